@@ -1,0 +1,67 @@
+# Every target needs only python3 (3.11 or newer, with venv and pip) and make.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+UV := $(BIN)/uv
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo run test acceptance coverage check format bench lock clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
+
+install: $(STAMP) ## Make .venv with everything needed
+
+$(STAMP): pyproject.toml requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Ops-Core needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: install ## Show a whole workflow, live (ARGS=--once ends by itself)
+	@$(BIN)/opscore demo $(ARGS)
+
+run: install ## Start the service with the settings of .env and the environment
+	@$(BIN)/opscore serve $(ARGS)
+
+test: install ## Run every test (ARGS='-k name' for some)
+	$(BIN)/python -m pytest $(ARGS)
+
+acceptance: install ## Run the tests that start real processes
+	$(BIN)/python -m pytest tests/acceptance $(ARGS)
+
+coverage: install ## Measure branch coverage; the heart needs 95 %
+	$(BIN)/python -m pytest --cov --cov-report= $(ARGS)
+	$(BIN)/coverage report
+	$(BIN)/coverage report --fail-under=95 \
+		--include='opscore/workflow/*,opscore/lifecycle*,opscore/storage/*'
+
+check: install ## Lint, format check, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install ## Measure speed in memory
+	$(BIN)/python -m tests.load.bench $(ARGS)
+
+lock: install ## Choose the newest versions of all requirements anew
+	$(LOCK) --upgrade --extra postgres --output-file requirements.txt
+	$(LOCK) --upgrade --extra postgres --extra otel --group dev --constraint requirements.txt \
+		--output-file requirements-dev.txt
+
+clean: ## Remove everything that can be made again
+	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache \
+		.ruff_cache .import_linter_cache
+	find opscore tests -name __pycache__ -type d -prune -exec rm -rf {} +

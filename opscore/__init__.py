@@ -1,0 +1,3 @@
+"""Ops-Core: the operations core for AI agents."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,140 @@
+"""Agents: who they are, what they last said, and whether they may be given work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class StateWord(StrEnum):
+    """What a reported state means, once capitals and synonyms are set aside."""
+
+    INITIALIZING = "initializing"
+    IDLE = "idle"
+    ACTIVE = "active"
+    FINISHED = "finished"
+    ERROR = "error"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown"
+
+
+_SYNONYMS = {
+    "busy": StateWord.ACTIVE,
+    "running": StateWord.ACTIVE,
+    "processing": StateWord.ACTIVE,
+    "working": StateWord.ACTIVE,
+    "completed": StateWord.FINISHED,
+    "done": StateWord.FINISHED,
+    "success": StateWord.FINISHED,
+    "failed": StateWord.ERROR,
+    "failure": StateWord.ERROR,
+    "stopped": StateWord.OFFLINE,
+    **{word.value: word for word in StateWord},
+}
+
+
+def normalise_state(reported: str) -> StateWord:
+    """A word outside the table is `unknown`: stored and shown, and it moves nothing."""
+    return _SYNONYMS.get(reported.strip().lower(), StateWord.UNKNOWN)
+
+
+class Standing(StrEnum):
+    """An agent's place in the registry."""
+
+    REGISTERED = "registered"
+    DRAINING = "draining"
+    LOST = "lost"
+    DEREGISTERED = "deregistered"
+
+
+class Availability(StrEnum):
+    """Whether an agent may be given a task now; derived, never stored."""
+
+    AVAILABLE = "available"
+    BUSY = "busy"
+    UNAVAILABLE = "unavailable"
+    DRAINING = "draining"
+    LOST = "lost"
+    DEREGISTERED = "deregistered"
+
+
+class HoldReason(StrEnum):
+    """Why a registered agent is given no task although it has a free slot."""
+
+    REPORTED_ACTIVE = "reported_active"
+    REPORTED_ERROR = "reported_error"
+    REPORTED_OFFLINE = "reported_offline"
+    REPORTED_INITIALIZING = "reported_initializing"
+    NEVER_REPORTED = "never_reported"
+    DELIVERY_FAILING = "delivery_failing"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A pause in giving work to an agent; without `until` it lasts until the agent reports."""
+
+    reason: HoldReason
+    since: datetime
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """The newest state report of an agent."""
+
+    state: str
+    word: StateWord
+    details: Mapping[str, Any]
+    timestamp: datetime
+    received_at: datetime
+    clock_corrected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    id: str
+    name: str
+    registered_at: datetime
+    capabilities: tuple[str, ...] = ()
+    version: str | None = None
+    contact_endpoint: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    concurrency: int = 1
+    standing: Standing = Standing.REGISTERED
+    standing_since: datetime | None = None
+    standing_reason: str | None = None
+    hold: Hold | None = None
+    state: AgentState | None = None
+    last_seen_at: datetime | None = None
+    delivery_failures: int = 0
+    missed_deadlines: int = 0
+    rev: int = 0
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When the agent's hold ends by itself."""
+        return self.hold.until if self.hold else None
+
+
+# After so many deliveries failed in a row an agent is tried with one task at a time.
+BREAKER_THRESHOLD = 5
+
+
+def slots(agent: Agent) -> int:
+    """How many tasks the agent may have in flight now."""
+    if agent.standing is not Standing.REGISTERED or agent.hold is not None:
+        return 0
+    return 1 if agent.delivery_failures >= BREAKER_THRESHOLD else agent.concurrency
+
+
+def availability(agent: Agent, in_flight: int) -> Availability:
+    if agent.standing is not Standing.REGISTERED:
+        return Availability(agent.standing.value)
+    if in_flight >= agent.concurrency or _says_it_is_busy(agent):
+        return Availability.BUSY
+    return Availability.AVAILABLE if in_flight < slots(agent) else Availability.UNAVAILABLE
+
+
+def _says_it_is_busy(agent: Agent) -> bool:
+    return agent.hold is not None and agent.hold.reason is HoldReason.REPORTED_ACTIVE

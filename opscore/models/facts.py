@@ -1,0 +1,83 @@
+"""Facts: what a decision is made from, read together."""
+
+from dataclasses import dataclass, field
+
+from opscore.models.agent import Agent
+from opscore.models.report import StateReport
+from opscore.models.session import WorkflowSession
+from opscore.models.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """A task, its session, and the agent that has or last had it."""
+
+    task: Task
+    session: WorkflowSession
+    agent: Agent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFacts:
+    """An agent, its tasks in flight, and the task that a report named (wherever that one is)."""
+
+    agent: Agent
+    in_flight: tuple[TaskFacts, ...] = ()
+    named: TaskFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationFacts:
+    """The agent as known, if it is, and the newest report that came before its registration."""
+
+    agent: Agent | None = None
+    in_flight: tuple[TaskFacts, ...] = ()
+    early_report: StateReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """A session and all its tasks, oldest first."""
+
+    session: WorkflowSession
+    tasks: tuple[Task, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task handed to one dispatcher: already marked dispatched, its attempt raised."""
+
+    task: Task
+    session: WorkflowSession
+    agent: Agent
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An agent that could have a task, and how much it has."""
+
+    agent: Agent
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFacts:
+    """The queue a task stands in: who could serve it, and what stands before it."""
+
+    candidates: tuple[Candidate, ...] = ()
+    candidate_count: int = 0
+    ahead: int = 0
+    waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much there is, for limits and health."""
+
+    agents: int = 0
+    sessions: int = 0
+    tasks: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    events: int = 0
+    by_status: dict[str, int] = field(default_factory=dict)

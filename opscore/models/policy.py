@@ -1,0 +1,44 @@
+"""The service's own rules, as plain values that decisions take."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+
+class DispatchMode(StrEnum):
+    AUTO = "auto"
+    AGENTKIT = "agentkit"
+    DIRECT = "direct"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Defaults and thresholds. `start_timeout` None means that no start deadline is set."""
+
+    mode: DispatchMode = DispatchMode.AUTO
+    run_timeout: timedelta = timedelta(seconds=300)
+    start_timeout: timedelta | None = timedelta(seconds=10)
+    assume_available: bool = True
+    silence_threshold: timedelta | None = None
+    active_hold: timedelta = timedelta(seconds=300)
+    breaker_hold: timedelta = timedelta(seconds=30)
+    lost_after_failed_deliveries: int = 8
+    lost_after_missed_deadlines: int = 3
+    lost_leases_limit: int = 5
+    out_of_order_window: timedelta = timedelta(seconds=60)
+    clock_ahead_limit: timedelta = timedelta(minutes=5)
+    history_details_limit: int = 4096
+    result_limit: int = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of what has ended is kept."""
+
+    ended_sessions: int = 10_000
+    ended_session_age: timedelta = timedelta(days=7)
+    events: int = 100_000
+    agent_history: int = 200
+    event_age: timedelta = timedelta(days=7)
+    gone_agents: int = 10_000
+    batch: int = 1000

@@ -1,0 +1,54 @@
+"""What lists are asked for, and what they answer."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from opscore.models.agent import Availability
+from opscore.models.session import SessionStatus
+from opscore.models.task import TaskStatus
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """`next_cursor` is opaque and None at the end; it stays good while records come and go."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentFilter:
+    capability: str | None = None
+    availability: Availability | None = None
+    state: str | None = None
+    search: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    status: SessionStatus | None = None
+    workflow_id: str | None = None
+    agent_id: str | None = None
+    search: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    status: TaskStatus | None = None
+    session_id: str | None = None
+    agent_id: str | None = None
+    workflow_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """`type` may be a whole word (`task.completed`) or the part before the dot (`task`)."""
+
+    type: str | None = None
+    agent_id: str | None = None
+    session_id: str | None = None
+    task_id: str | None = None
+    since: datetime | None = None

@@ -1,0 +1,97 @@
+"""What comes in from outside: state reports, task reports, and how a delivery ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class StateReport:
+    """`timestamp` is the agent's own, None where it gave none. `size` is the body's, in bytes."""
+
+    agent_id: str
+    state: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    timestamp: datetime | None = None
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """The precise report: this task, this attempt if given, ended like this."""
+
+    succeeded: bool
+    result: Any = None
+    error: Any = None
+    attempt: int | None = None
+
+
+class FailureCode(StrEnum):
+    """Why an attempt failed. The value is what `nonRetryable` and operators name."""
+
+    UNREACHABLE = "unreachable"
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    UPSTREAM_ERROR = "upstream_error"
+    THROTTLED = "throttled"
+    REJECTED = "rejected"
+    UNAUTHORIZED = "unauthorized"
+    AGENT_UNKNOWN = "agent_unknown"
+    REDIRECTED = "redirected"
+    FORBIDDEN_ENDPOINT = "forbidden_endpoint"
+    NO_ENDPOINT = "no_endpoint"
+    TLS = "tls"
+    TOOL_ERROR = "tool_error"
+    AGENT_ERROR = "agent_error"
+    QUEUE_TIMEOUT = "queue_timeout"
+    START_TIMEOUT = "start_timeout"
+    RUN_TIMEOUT = "run_timeout"
+    LEASES_LOST = "leases_lost"
+    UNRESOLVED_REFERENCE = "unresolved_reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed attempt. `free` spends no retry; `terminal` allows none.
+
+    `retry_after` is what the other side asked for. `body` is what it said, bounded.
+    """
+
+    code: FailureCode
+    message: str
+    terminal: bool = False
+    free: bool = False
+    retry_after: timedelta | None = None
+    status: int | None = None
+    body: str | None = None
+    error: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The other side took the message; nothing is known of the work yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer itself says that the task is completed."""
+
+    result: Any
+
+
+Outcome = Accepted | Answered | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What a webhook or an operator says of an agent; None leaves what is known as it is."""
+
+    agent_id: str
+    name: str | None = None
+    capabilities: tuple[str, ...] | None = None
+    version: str | None = None
+    contact_endpoint: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    concurrency: int | None = None
+    registration_time: datetime | None = None

@@ -1,0 +1,122 @@
+"""Tasks: one step of one session, over all its attempts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from opscore.models.definition import DEFAULT_PRIORITY, MessageType
+
+
+class TaskStatus(StrEnum):
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+    @property
+    def waiting(self) -> bool:
+        return self in (TaskStatus.QUEUED, TaskStatus.DELAYED)
+
+    @property
+    def in_flight(self) -> bool:
+        """The task holds a slot of its agent."""
+        return self in (TaskStatus.DISPATCHED, TaskStatus.RUNNING)
+
+    @property
+    def ended(self) -> bool:
+        return not (self.waiting or self.in_flight)
+
+
+class Delivery(StrEnum):
+    """The way a message takes to its agent."""
+
+    AGENTKIT = "agentkit"
+    DIRECT = "direct"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """`attempt` counts claims and only rises; `retries` counts those the retry policy paid for.
+
+    A task with `wanted_agent` goes to that agent alone, one with `wanted_capability` to any
+    agent that has it, the `preferred_agent` first. `agent_id` is who has, or last had, it.
+    """
+
+    id: str
+    session_id: str
+    workflow_id: str
+    step_id: str
+    created_at: datetime
+    waiting_since: datetime
+    name: str | None = None
+    stands_for: str | None = None
+    status: TaskStatus = TaskStatus.QUEUED
+    priority: int = DEFAULT_PRIORITY
+    message_type: MessageType = MessageType.WORKFLOW_TASK
+    tool_name: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    wanted_agent: str | None = None
+    wanted_capability: str | None = None
+    preferred_agent: str | None = None
+    fell_back: bool = False
+    attempt: int = 0
+    retries: int = 0
+    lost_leases: int = 0
+    not_found: int = 0
+    agent_id: str | None = None
+    via: Delivery | None = None
+    direct_next: bool = False
+    owner: str | None = None
+    lease_until: datetime | None = None
+    delayed_until: datetime | None = None
+    queue_deadline: datetime | None = None
+    start_deadline: datetime | None = None
+    run_deadline: datetime | None = None
+    dispatched_at: datetime | None = None
+    accepted_at: datetime | None = None
+    active_at: datetime | None = None
+    heartbeat_at: datetime | None = None
+    ended_at: datetime | None = None
+    progress: Any = None
+    result: Any = None
+    error: Mapping[str, Any] | None = None
+    rev: int = 0
+
+    @property
+    def lane(self) -> str:
+        """Which queue the task stands in: one for each agent and one for each capability."""
+        if self.wanted_agent is not None:
+            return agent_lane(self.wanted_agent)
+        return capability_lane(self.wanted_capability or "")
+
+    @property
+    def due_at(self) -> datetime | None:
+        """The next moment at which something must happen to this task by itself."""
+        match self.status:
+            case TaskStatus.DELAYED:
+                return _earliest(self.delayed_until, self.queue_deadline)
+            case TaskStatus.QUEUED:
+                return self.queue_deadline
+            case TaskStatus.DISPATCHED | TaskStatus.RUNNING:
+                return _earliest(self.lease_until, self.start_deadline, self.run_deadline)
+            case _:
+                return None
+
+
+def agent_lane(agent_id: str) -> str:
+    return f"agent:{agent_id}"
+
+
+def capability_lane(capability: str) -> str:
+    return f"capability:{capability}"
+
+
+def _earliest(*moments: datetime | None) -> datetime | None:
+    return min((moment for moment in moments if moment is not None), default=None)

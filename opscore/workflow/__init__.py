@@ -1,0 +1,1 @@
+"""Workflows: what a template says, what happens next, and who carries it out."""

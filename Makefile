@@ -4,6 +4,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# uv is quick, but does not read pip's configuration of mirrors and certificates: pip stands behind it.
 UV := $(BIN)/uv
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml
@@ -20,9 +22,10 @@ $(STAMP): pyproject.toml requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Ops-Core needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	test -x $(UV) || $(PIP) install --quiet uv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt \
+		|| $(PIP) install --quiet --require-hashes --requirement requirements-dev.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
 demo: install ## Show a whole workflow, live (ARGS=--once ends by itself)

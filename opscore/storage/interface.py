@@ -1,0 +1,226 @@
+"""The storage contract. Its docstrings are the specification that every store is tested against."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from opscore.models import (
+    Agent,
+    AgentFacts,
+    AgentFilter,
+    Candidate,
+    Change,
+    Claim,
+    Counts,
+    Event,
+    EventFilter,
+    IdempotencyRecord,
+    LaneFacts,
+    Page,
+    RegistrationFacts,
+    Retention,
+    SessionFacts,
+    SessionFilter,
+    StateReport,
+    Task,
+    TaskFacts,
+    TaskFilter,
+    WorkflowRevision,
+    WorkflowSession,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DueItems:
+    """Records whose `due_at` has come, as ids; read their facts and decide."""
+
+    tasks: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.tasks or self.sessions or self.agents)
+
+
+class Storage(ABC):
+    """Keeps agents, workflows, sessions, tasks and events.
+
+    Every method is atomic and raises StorageError when the storage does not answer. Values
+    given and returned are frozen; nobody changes them, the mappings within them included.
+    """
+
+    durable: bool
+    """Whether what is stored outlives the process."""
+
+    # --- life ---------------------------------------------------------------------------
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make the storage usable. Called once, before anything else."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Give everything back. Called once, after everything else."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Return if a write would work now; otherwise raise StorageError."""
+
+    # --- deciding -----------------------------------------------------------------------
+
+    @abstractmethod
+    async def agent_facts(self, agent_id: str, task_id: str | None = None) -> AgentFacts | None:
+        """The agent, its tasks in flight (oldest dispatch first), and the named task if any.
+
+        None when the agent was never registered; a deregistered agent is still returned.
+        """
+
+    @abstractmethod
+    async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
+        """The agent if known, and the early report kept for it if received at or after `since`."""
+
+    @abstractmethod
+    async def task_facts(self, task_id: str) -> TaskFacts | None:
+        """The task, its session, and the agent that has or last had it."""
+
+    @abstractmethod
+    async def session_facts(self, session_id: str) -> SessionFacts | None:
+        """The session and all its tasks, oldest first."""
+
+    @abstractmethod
+    async def apply(self, change: Change) -> None:
+        """Write the whole change or nothing of it.
+
+        Each agent, session and task must carry the stored `rev` + 1, or 1 if it is new;
+        otherwise VersionConflictError. A receipt that is already stored and has not expired
+        raises WebhookReplayedError; a key in use raises IdempotencyKeyUsedError. A workflow
+        revision must be the newest stored one + 1, or VersionConflictError. Events are
+        appended in order and get rising sequence numbers. Storing a new agent drops the early
+        report kept for it. A task that becomes queued joins its lane's queue (see `claim`).
+        """
+
+    @abstractmethod
+    async def claim(
+        self,
+        owner: str,
+        now: datetime,
+        lease_until: datetime,
+        limit: int,
+        only_direct: bool = False,
+    ) -> Sequence[Claim]:
+        """Hand up to `limit` ready tasks to `owner`, each to an agent with a free slot.
+
+        A task is ready when it is queued and an agent of its lane has a free slot: its
+        `slots` exceed its tasks in flight. A claimed task is stored as dispatched with
+        `attempt` + 1, the agent, the owner, the lease and `dispatched_at`, and a
+        `task.dispatched` event is appended. No task is handed to two owners and no agent
+        gets more than its slots.
+
+        Order: within a lane, priority first; waiting raises a task by one level for every
+        `ordering.AGEING`, so nothing starves. Among equals of one level workflows take
+        turns, and within a workflow the one that became ready first goes first.
+        Among agents, on the first attempt the preferred one if it has a free slot, otherwise
+        the least recently used one of those with a free slot, ties by id. With
+        `only_direct`, only tasks with `direct_next` are ready.
+
+        The cost does not depend on how many tasks wait for agents without a free slot.
+        """
+
+    @abstractmethod
+    async def renew(
+        self, owner: str, task_ids: Sequence[str], lease_until: datetime
+    ) -> frozenset[str]:
+        """Prolong the leases that `owner` still holds, and say which these are."""
+
+    @abstractmethod
+    async def due(self, now: datetime, limit: int) -> DueItems:
+        """Records whose `due_at` is at or before `now`, the earliest first, at most `limit`."""
+
+    @abstractmethod
+    async def next_due(self) -> datetime | None:
+        """The earliest `due_at` of all records."""
+
+    @abstractmethod
+    async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:
+        """Remember the newest report of an agent that is not registered; bounded in number."""
+
+    # --- looking ------------------------------------------------------------------------
+
+    @abstractmethod
+    async def agent(self, agent_id: str) -> Candidate | None:
+        """The agent and how many tasks it has in flight."""
+
+    @abstractmethod
+    async def agents(self, where: AgentFilter, cursor: str | None, limit: int) -> Page[Candidate]:
+        """Agents that match, by id. Deregistered ones only when the filter asks for them."""
+
+    @abstractmethod
+    async def agent_tasks(self, agent_id: str) -> Sequence[Task]:
+        """The agent's tasks in flight, oldest dispatch first."""
+
+    @abstractmethod
+    async def agent_history(self, agent_id: str, cursor: str | None, limit: int) -> Page[Event]:
+        """The agent's `agent.state` events, newest first."""
+
+    @abstractmethod
+    async def silent_agents(self, before: datetime, limit: int) -> Sequence[Agent]:
+        """Registered agents last seen before the given time, longest silent first."""
+
+    @abstractmethod
+    async def workflow(
+        self, workflow_id: str, revision: int | None = None
+    ) -> WorkflowRevision | None:
+        """The given or the newest revision; None when unknown or deleted."""
+
+    @abstractmethod
+    async def workflows(self, cursor: str | None, limit: int) -> Page[WorkflowRevision]:
+        """The newest revision of each workflow, by id."""
+
+    @abstractmethod
+    async def workflow_revisions(self, workflow_id: str) -> Sequence[WorkflowRevision]:
+        """All revisions, newest first; empty when unknown or deleted."""
+
+    @abstractmethod
+    async def session(self, session_id: str) -> WorkflowSession | None:
+        """The session alone."""
+
+    @abstractmethod
+    async def sessions(
+        self, where: SessionFilter, cursor: str | None, limit: int
+    ) -> Page[WorkflowSession]:
+        """Sessions that match, newest first."""
+
+    @abstractmethod
+    async def tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> Page[Task]:
+        """Tasks that match, newest first."""
+
+    @abstractmethod
+    async def lane(self, task: Task, limit: int) -> LaneFacts:
+        """Agents that could serve the task (at most `limit`, by id) and its place in the queue."""
+
+    @abstractmethod
+    async def events(self, where: EventFilter, after: int, limit: int) -> Page[Event]:
+        """Events that match with a higher `seq` than `after`, oldest first.
+
+        `next_cursor` is the highest sequence number looked at, also when nothing matched, so
+        that a reader can go on from there.
+        """
+
+    @abstractmethod
+    async def idempotency(self, key: str, now: datetime) -> IdempotencyRecord | None:
+        """The record of a key unless it has expired."""
+
+    @abstractmethod
+    async def counts(self) -> Counts:
+        """How much there is; cheap enough to be asked on every trigger."""
+
+    # --- forgetting ---------------------------------------------------------------------
+
+    @abstractmethod
+    async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
+        """Forget one batch of what has ended and is too old or too much, and count it by kind.
+
+        Nothing that is unfinished is ever forgotten, and no event of an unfinished session
+        before the global bound of events is reached.
+        """

@@ -1,0 +1,111 @@
+"""The event log in memory: one bounded list, and what is looked up often beside it."""
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+
+from opscore.models import Event, EventFilter, EventType, Page, Retention
+
+_SESSION_EVENTS = 1000
+
+
+class EventLog:
+    def __init__(self, retention: Retention) -> None:
+        self._bound = retention.events
+        self._events: list[Event] = []
+        self._last_seq = 0
+        self._by_session: dict[str, list[Event]] = {}
+        self._states: defaultdict[str, deque[Event]] = defaultdict(
+            lambda: deque(maxlen=retention.agent_history)
+        )
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def append(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._last_seq += 1
+            self._append(replace(event, seq=self._last_seq))
+        if len(self._events) > self._bound * 1.1:
+            del self._events[: len(self._events) - self._bound]
+
+    def _append(self, event: Event) -> None:
+        self._events.append(event)
+        if event.session_id is not None:
+            self._of_session(event.session_id).append(event)
+        if event.type is EventType.AGENT_STATE and event.agent_id is not None:
+            self._states[event.agent_id].append(event)
+
+    def _of_session(self, session_id: str) -> list[Event]:
+        events = self._by_session.setdefault(session_id, [])
+        if len(events) >= 2 * _SESSION_EVENTS:
+            del events[:_SESSION_EVENTS]
+        return events
+
+    def history(self, agent_id: str) -> Iterator[Event]:
+        """State reports of an agent, newest first."""
+        return reversed(self._states.get(agent_id, ()))
+
+    def read(self, where: EventFilter, after: int, limit: int) -> Page[Event]:
+        found: list[Event] = []
+        seen = after
+        for event in self._since(where, after):
+            if len(found) == limit:
+                break
+            seen = event.seq
+            if matches(where, event):
+                found.append(event)
+        return Page(tuple(found), str(seen))
+
+    def _since(self, where: EventFilter, after: int) -> Iterator[Event]:
+        if where.session_id is not None:
+            events: Sequence[Event] = self._by_session.get(where.session_id, ())
+            return (event for event in events if event.seq > after)
+        first = self._events[0].seq if self._events else 0
+        return islice(self._events, max(0, after - first + 1), None)
+
+    def forget_session(self, session_id: str) -> None:
+        self._by_session.pop(session_id, None)
+
+    def forget_agent(self, agent_id: str) -> None:
+        self._states.pop(agent_id, None)
+
+    def forget_before(self, moment: datetime, batch: int) -> int:
+        """Drop the oldest events, at most a batch of them."""
+        old = 0
+        while old < min(batch, len(self._events)) and self._events[old].at < moment:
+            old += 1
+        del self._events[:old]
+        return old
+
+    def forget_states_before(self, moment: datetime) -> int:
+        """Drop the oldest state reports of every agent, but never an agent's newest one."""
+        return sum(_drop_old(states, moment) for states in self._states.values())
+
+
+def _drop_old(states: deque[Event], moment: datetime) -> int:
+    dropped = 0
+    while len(states) > 1 and states[0].at < moment:
+        states.popleft()
+        dropped += 1
+    return dropped
+
+
+def matches(where: EventFilter, event: Event) -> bool:
+    return (
+        _is(where.agent_id, event.agent_id)
+        and _is(where.session_id, event.session_id)
+        and _is(where.task_id, event.task_id)
+        and (where.type is None or _is_type(where.type, event.type))
+        and (where.since is None or event.at >= where.since)
+    )
+
+
+def _is(wanted: str | None, actual: str | None) -> bool:
+    return wanted is None or wanted == actual
+
+
+def _is_type(wanted: str, actual: EventType) -> bool:
+    return actual == wanted or actual.startswith(f"{wanted}.")

@@ -1,0 +1,195 @@
+"""Lanes: the queues of waiting tasks, and the agents that are free to serve them.
+
+A lane is open when it has a task and a free agent. Only open lanes are looked at, so that
+a million tasks waiting for busy agents cost a claim nothing.
+"""
+
+import heapq
+from collections.abc import Callable
+from datetime import datetime
+
+from opscore.models import Agent, Task, TaskStatus, agent_lane, capability_lane
+from opscore.storage.memory.lazy_heap import LazyHeap
+from opscore.storage.ordering import FairTurns, urgency
+
+TaskEntry = tuple[int, int, str]
+FreeEntry = tuple[int, str]
+LevelKey = tuple[bool, int]
+Head = tuple[datetime, TaskEntry, LevelKey]
+
+
+class Level:
+    """The tasks of one lane that have the same priority and the same choice of routes."""
+
+    def __init__(self, holds: Callable[[TaskEntry], bool]) -> None:
+        self.queue: LazyHeap[TaskEntry] = LazyHeap(holds)
+        self.turns = FairTurns()
+        self.waiting = 0
+
+
+class Lane:
+    def __init__(self, holds: Callable[[FreeEntry], bool]) -> None:
+        self.levels: dict[LevelKey, Level] = {}
+        self.free: LazyHeap[FreeEntry] = LazyHeap(holds)
+
+    @property
+    def waiting(self) -> int:
+        return sum(level.waiting for level in self.levels.values())
+
+
+class Lanes:
+    """Keeps only ids; `task_of` and `free_agent` look into the store."""
+
+    def __init__(
+        self, task_of: Callable[[str], Task | None], free_agent: Callable[[str], Agent | None]
+    ) -> None:
+        self._task_of = task_of
+        self._free_agent = free_agent
+        self._lanes: dict[str, Lane] = {}
+        self._open: set[str] = set()
+        self._listed: dict[str, Agent] = {}
+        self._last_used: dict[str, int] = {}
+        self._uses = 0
+        self._arrivals = 0
+
+    def task_queued(self, task: Task) -> None:
+        lane = self._lane(task.lane)
+        level = self._level(lane, task)
+        self._arrivals += 1
+        level.queue.push((level.turns.next(task.workflow_id), self._arrivals, task.id))
+        level.waiting += 1
+        if len(lane.free):
+            self._open.add(task.lane)
+
+    def task_left(self, task: Task) -> None:
+        """The task, as it was while queued, is queued no more."""
+        self._lanes[task.lane].levels[_level_key(task)].waiting -= 1
+
+    def agent_changed(self, agent: Agent, has_free_slot: bool) -> None:
+        if not has_free_slot:
+            self._listed.pop(agent.id, None)
+            return
+        listed = self._listed.get(agent.id)
+        if listed is None or listed.capabilities != agent.capabilities:
+            self._listed[agent.id] = agent
+            self._list(agent)
+
+    def forget_agent(self, agent_id: str) -> None:
+        self._listed.pop(agent_id, None)
+        self._last_used.pop(agent_id, None)
+        lane = self._lanes.get(agent_lane(agent_id))
+        if lane is not None and not lane.waiting:
+            del self._lanes[agent_lane(agent_id)]
+            self._open.discard(agent_lane(agent_id))
+
+    def waiting(self, lane_key: str) -> int:
+        lane = self._lanes.get(lane_key)
+        return lane.waiting if lane else 0
+
+    def ahead(self, task: Task) -> int:
+        """How many tasks of the lane have at least the task's priority and came before it."""
+        lane = self._lanes.get(task.lane)
+        levels = lane.levels.items() if lane else ()
+        higher = sum(level.waiting for key, level in levels if key[1] > task.priority)
+        same = sum(level.waiting for key, level in levels if key[1] == task.priority)
+        return higher + max(0, same - 1)
+
+    def take(self, limit: int, only_direct: bool, assign: Callable[[Task, str], None]) -> None:
+        """Hand the most urgent ready tasks to free agents; `assign` stores each pair."""
+        found = ((self._head(key, only_direct), key) for key in tuple(self._open))
+        heads = [(head, key) for head, key in found if head is not None]
+        heapq.heapify(heads)
+        while limit and heads:
+            head, key = heads[0]
+            fresh = self._head(key, only_direct)
+            if fresh is None:
+                heapq.heappop(heads)
+            elif fresh != head:
+                heapq.heapreplace(heads, (fresh, key))
+            else:
+                self._assign(key, head, assign)
+                limit -= 1
+
+    def _assign(self, key: str, head: Head, assign: Callable[[Task, str], None]) -> None:
+        _, (turn, _, task_id), level_key = head
+        lane = self._lanes[key]
+        task = self._task_of(task_id)
+        agent_id = self._choose(lane, task) if task else None
+        if task is None or agent_id is None:
+            raise AssertionError("the head of an open lane has neither a task nor an agent")
+        lane.levels[level_key].turns.served(turn)
+        self._uses += 1
+        self._last_used[agent_id] = self._uses
+        self._listed.pop(agent_id, None)
+        assign(task, agent_id)
+
+    def _choose(self, lane: Lane, task: Task) -> str | None:
+        preferred = task.preferred_agent if task.attempt == 0 else None
+        if preferred is not None:
+            agent = self._free_agent(preferred)
+            if agent is not None and task.lane in lanes_of(agent):
+                return preferred
+        entry = lane.free.peek()
+        return entry[1] if entry else None
+
+    def _head(self, key: str, only_direct: bool) -> Head | None:
+        lane = self._lanes[key]
+        if lane.free.peek() is None or not lane.waiting:
+            self._open.discard(key)
+            return None
+        heads = [
+            (urgency(level_key[1], task.waiting_since), entry, level_key)
+            for level_key, level in lane.levels.items()
+            if (level_key[0] or not only_direct)
+            and (entry := level.queue.peek()) is not None
+            and (task := self._task_of(entry[2])) is not None
+        ]
+        return min(heads, default=None)
+
+    def _list(self, agent: Agent) -> None:
+        entry = (self._last_used.get(agent.id, 0), agent.id)
+        for key in lanes_of(agent):
+            lane = self._lane(key)
+            lane.free.push(entry)
+            if lane.waiting:
+                self._open.add(key)
+
+    def _lane(self, key: str) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(lambda entry: self._is_free(key, entry))
+        return lane
+
+    def _level(self, lane: Lane, task: Task) -> Level:
+        key, lane_key = _level_key(task), task.lane
+        level = lane.levels.get(key)
+        if level is None:
+            level = lane.levels[key] = Level(lambda entry: self._is_queued(lane_key, key, entry))
+        return level
+
+    def _is_queued(self, lane_key: str, level_key: LevelKey, entry: TaskEntry) -> bool:
+        task = self._task_of(entry[2])
+        return (
+            task is not None
+            and task.status is TaskStatus.QUEUED
+            and task.lane == lane_key
+            and _level_key(task) == level_key
+        )
+
+    def _is_free(self, lane_key: str, entry: FreeEntry) -> bool:
+        used, agent_id = entry
+        agent = self._free_agent(agent_id)
+        return (
+            agent is not None
+            and self._last_used.get(agent_id, 0) == used
+            and lane_key in lanes_of(agent)
+        )
+
+
+def lanes_of(agent: Agent) -> tuple[str, ...]:
+    """The lanes an agent serves: its own, and one for each capability."""
+    return (agent_lane(agent.id), *map(capability_lane, agent.capabilities))
+
+
+def _level_key(task: Task) -> LevelKey:
+    return task.direct_next, task.priority

@@ -1,0 +1,175 @@
+"""The records and what must be kept in step with them: queues, slots, timers, indexes."""
+
+from bisect import bisect_left, insort
+from collections import Counter, deque
+from datetime import datetime
+
+from opscore.models import (
+    Agent,
+    Candidate,
+    Retention,
+    Standing,
+    Task,
+    TaskFacts,
+    TaskStatus,
+    WorkflowRevision,
+    WorkflowSession,
+    slots,
+)
+from opscore.storage.memory.events import EventLog
+from opscore.storage.memory.lanes import Lanes
+from opscore.storage.memory.listing import NewestFirst
+from opscore.storage.memory.timers import Kind, Timers
+
+
+class Records:
+    def __init__(self, retention: Retention) -> None:
+        self.agents: dict[str, Agent] = {}
+        self.agent_ids: list[str] = []
+        self.gone_agents: deque[tuple[datetime, str]] = deque()
+        self.workflows: dict[str, list[WorkflowRevision]] = {}
+        self.sessions: dict[str, WorkflowSession] = {}
+        self.sessions_by_age = NewestFirst(self.sessions)
+        self.ended_sessions: deque[tuple[datetime, str]] = deque()
+        self.tasks: dict[str, Task] = {}
+        self.tasks_by_age = NewestFirst(self.tasks)
+        self.session_tasks: dict[str, tuple[str, ...]] = {}
+        self.statuses: Counter[TaskStatus] = Counter()
+        self.events = EventLog(retention)
+        self.lanes = Lanes(self.tasks.get, self._free_agent)
+        self.timers = Timers(self._due_at)
+        self._in_flight: dict[str, dict[str, None]] = {}
+
+    # --- reading --------------------------------------------------------------------------
+
+    def candidate(self, agent: Agent) -> Candidate:
+        return Candidate(agent, len(self._in_flight.get(agent.id, ())))
+
+    def in_flight(self, agent_id: str) -> list[Task]:
+        return [self.tasks[task_id] for task_id in self._in_flight.get(agent_id, ())]
+
+    def task_facts(self, task: Task) -> TaskFacts:
+        agent = self.agents.get(task.agent_id) if task.agent_id else None
+        return TaskFacts(task, self.sessions[task.session_id], agent)
+
+    def tasks_of(self, session_id: str) -> tuple[Task, ...]:
+        return tuple(self.tasks[task_id] for task_id in self.session_tasks.get(session_id, ()))
+
+    def _free_agent(self, agent_id: str) -> Agent | None:
+        agent = self.agents.get(agent_id)
+        if agent is None or slots(agent) <= len(self._in_flight.get(agent_id, ())):
+            return None
+        return agent
+
+    def _due_at(self, kind: Kind, record_id: str) -> datetime | None:
+        records: dict[Kind, dict[str, Agent] | dict[str, WorkflowSession] | dict[str, Task]] = {
+            Kind.AGENT: self.agents,
+            Kind.SESSION: self.sessions,
+            Kind.TASK: self.tasks,
+        }
+        record = records[kind].get(record_id)
+        return record.due_at if record else None
+
+    # --- writing --------------------------------------------------------------------------
+
+    def put_agent(self, agent: Agent) -> None:
+        before = self.agents.get(agent.id)
+        self.agents[agent.id] = agent
+        if before is None:
+            insort(self.agent_ids, agent.id)
+        if agent.standing is Standing.DEREGISTERED and agent.standing_since is not None:
+            self.gone_agents.append((agent.standing_since, agent.id))
+        self._set_timer(Kind.AGENT, agent.id, before.due_at if before else None, agent.due_at)
+        self._tell_lanes(agent.id)
+
+    def put_session(self, session: WorkflowSession) -> None:
+        before = self.sessions.get(session.id)
+        self.sessions[session.id] = session
+        if before is None:
+            self.sessions_by_age.add(session.created_at, session.id)
+        if session.ended_at is not None and (before is None or before.ended_at is None):
+            self.ended_sessions.append((session.ended_at, session.id))
+        before_due = before.due_at if before else None
+        self._set_timer(Kind.SESSION, session.id, before_due, session.due_at)
+
+    def put_task(self, task: Task) -> None:
+        before = self.tasks.get(task.id)
+        self.tasks[task.id] = task
+        if before is None:
+            self.tasks_by_age.add(task.created_at, task.id)
+            siblings = self.session_tasks.get(task.session_id, ())
+            self.session_tasks[task.session_id] = (*siblings, task.id)
+        self._count(before, task)
+        self._move_slot(before, task)
+        self._move_in_queue(before, task)
+        self._set_timer(Kind.TASK, task.id, before.due_at if before else None, task.due_at)
+
+    def _count(self, before: Task | None, after: Task) -> None:
+        if before is not None:
+            self.statuses[before.status] -= 1
+        self.statuses[after.status] += 1
+
+    def _move_slot(self, before: Task | None, after: Task) -> None:
+        held = before.agent_id if before is not None and before.status.in_flight else None
+        holds = after.agent_id if after.status.in_flight else None
+        if held == holds:
+            return
+        if held is not None:
+            self._in_flight[held].pop(after.id, None)
+            if not self._in_flight[held]:
+                del self._in_flight[held]
+        if holds is not None:
+            self._in_flight.setdefault(holds, {})[after.id] = None
+        for agent_id in (held, holds):
+            if agent_id is not None:
+                self._tell_lanes(agent_id)
+
+    def _move_in_queue(self, before: Task | None, after: Task) -> None:
+        was_queued = before is not None and before.status is TaskStatus.QUEUED
+        is_queued = after.status is TaskStatus.QUEUED
+        if before is not None and was_queued:
+            if is_queued and _place(before) == _place(after):
+                return
+            self.lanes.task_left(before)
+        if is_queued:
+            self.lanes.task_queued(after)
+
+    def _set_timer(
+        self, kind: Kind, record_id: str, before: datetime | None, after: datetime | None
+    ) -> None:
+        if after is not None and after != before:
+            self.timers.set(kind, record_id, after)
+
+    def _tell_lanes(self, agent_id: str) -> None:
+        agent = self.agents.get(agent_id)
+        if agent is not None:
+            self.lanes.agent_changed(agent, self._free_agent(agent_id) is not None)
+
+    # --- forgetting -----------------------------------------------------------------------
+
+    def forget_session(self, session_id: str) -> int:
+        """Forget an ended session with its tasks and events; how many tasks went."""
+        del self.sessions[session_id]
+        task_ids = self.session_tasks.pop(session_id, ())
+        for task_id in task_ids:
+            self.statuses[self.tasks.pop(task_id).status] -= 1
+        self.events.forget_session(session_id)
+        return len(task_ids)
+
+    def forget_agent(self, agent_id: str) -> None:
+        del self.agents[agent_id]
+        del self.agent_ids[bisect_left(self.agent_ids, agent_id)]
+        self.events.forget_agent(agent_id)
+        self.lanes.forget_agent(agent_id)
+
+    def is_needed(self, agent_id: str) -> bool:
+        """Whether a gone agent still has a task in flight."""
+        return agent_id in self._in_flight
+
+    def sweep(self) -> None:
+        self.sessions_by_age.sweep()
+        self.tasks_by_age.sweep()
+
+
+def _place(task: Task) -> tuple[str, int, bool]:
+    return task.lane, task.priority, task.direct_next

@@ -1,0 +1,428 @@
+"""Everything in dictionaries behind one lock."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import islice
+
+from opscore.exceptions import IdempotencyKeyUsedError, VersionConflictError, WebhookReplayedError
+from opscore.models import (
+    Agent,
+    AgentFacts,
+    AgentFilter,
+    Availability,
+    Candidate,
+    Change,
+    Claim,
+    Counts,
+    Event,
+    EventFilter,
+    EventType,
+    IdempotencyRecord,
+    LaneFacts,
+    Page,
+    RegistrationFacts,
+    Retention,
+    SessionFacts,
+    SessionFilter,
+    Standing,
+    StateReport,
+    Task,
+    TaskFacts,
+    TaskFilter,
+    TaskStatus,
+    WebhookReceipt,
+    WorkflowRevision,
+    WorkflowSession,
+    availability,
+)
+from opscore.storage.interface import DueItems, Storage
+from opscore.storage.memory.lanes import lanes_of
+from opscore.storage.memory.listing import decode, encode, newest_first, page, time_cursor
+from opscore.storage.memory.pruning import prune
+from opscore.storage.memory.records import Records
+from opscore.storage.memory.timers import Kind
+
+_EARLY_REPORTS = 1000
+
+
+class MemoryStorage(Storage):
+    """No method awaits while it holds the lock, so each is one step for every other."""
+
+    durable = False
+
+    def __init__(self, retention: Retention | None = None) -> None:
+        self._lock = threading.Lock()
+        self._records = Records(retention or Retention())
+        self._early: dict[str, tuple[datetime, StateReport]] = {}
+        self._receipts: dict[str, WebhookReceipt] = {}
+        self._keys: dict[str, IdempotencyRecord] = {}
+
+    async def open(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        """Nothing to give back; what was stored goes with the process."""
+
+    async def ping(self) -> None:
+        """Memory always answers."""
+
+    # --- deciding -------------------------------------------------------------------------
+
+    async def agent_facts(self, agent_id: str, task_id: str | None = None) -> AgentFacts | None:
+        with self._lock:
+            agent = self._records.agents.get(agent_id)
+            if agent is None:
+                return None
+            named = self._records.tasks.get(task_id) if task_id else None
+            return AgentFacts(
+                agent,
+                self._in_flight(agent_id),
+                self._records.task_facts(named) if named else None,
+            )
+
+    def _in_flight(self, agent_id: str) -> tuple[TaskFacts, ...]:
+        return tuple(map(self._records.task_facts, self._records.in_flight(agent_id)))
+
+    async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
+        with self._lock:
+            received_at, report = self._early.get(agent_id, (since, None))
+            return RegistrationFacts(
+                self._records.agents.get(agent_id),
+                self._in_flight(agent_id),
+                report if received_at >= since else None,
+            )
+
+    async def task_facts(self, task_id: str) -> TaskFacts | None:
+        with self._lock:
+            task = self._records.tasks.get(task_id)
+            return self._records.task_facts(task) if task else None
+
+    async def session_facts(self, session_id: str) -> SessionFacts | None:
+        with self._lock:
+            session = self._records.sessions.get(session_id)
+            if session is None:
+                return None
+            return SessionFacts(session, self._records.tasks_of(session_id))
+
+    async def apply(self, change: Change) -> None:
+        with self._lock:
+            self._check(change)
+            for session in change.sessions:
+                self._records.put_session(session)
+            for task in change.tasks:
+                self._records.put_task(task)
+            for agent in change.agents:
+                self._records.put_agent(agent)
+                if agent.rev == 1:
+                    self._early.pop(agent.id, None)
+            self._write_rest(change)
+            self._records.events.append(change.events)
+
+    def _check(self, change: Change) -> None:
+        records = self._records
+        for session in change.sessions:
+            _check_rev(records.sessions.get(session.id), session)
+        for task in change.tasks:
+            _check_rev(records.tasks.get(task.id), task)
+        for agent in change.agents:
+            _check_rev(records.agents.get(agent.id), agent)
+        if change.workflow is not None:
+            revisions = records.workflows.get(change.workflow.id, [])
+            if change.workflow.revision != (revisions[-1].revision if revisions else 0) + 1:
+                raise VersionConflictError("The workflow was saved by someone else meanwhile.")
+        if change.receipt is not None and change.receipt.signature in self._receipts:
+            raise WebhookReplayedError("This webhook was received before.")
+        if change.idempotency is not None and change.idempotency.key in self._keys:
+            raise IdempotencyKeyUsedError("This Idempotency-Key is in use.")
+
+    def _write_rest(self, change: Change) -> None:
+        if change.workflow is not None:
+            self._records.workflows.setdefault(change.workflow.id, []).append(change.workflow)
+        if change.deleted_workflow is not None:
+            self._records.workflows.pop(change.deleted_workflow, None)
+        if change.receipt is not None:
+            self._receipts[change.receipt.signature] = change.receipt
+        if change.idempotency is not None:
+            self._keys[change.idempotency.key] = change.idempotency
+
+    async def claim(
+        self,
+        owner: str,
+        now: datetime,
+        lease_until: datetime,
+        limit: int,
+        only_direct: bool = False,
+    ) -> Sequence[Claim]:
+        claims: list[Claim] = []
+
+        def assign(task: Task, agent_id: str) -> None:
+            claimed = _claimed(task, agent_id, owner, now, lease_until)
+            self._records.put_task(claimed)
+            self._records.events.append((_dispatched(claimed, now),))
+            facts = self._records.task_facts(claimed)
+            claims.append(Claim(claimed, facts.session, self._records.agents[agent_id]))
+
+        with self._lock:
+            self._records.lanes.take(limit, only_direct, assign)
+        return claims
+
+    async def renew(
+        self, owner: str, task_ids: Sequence[str], lease_until: datetime
+    ) -> frozenset[str]:
+        held: set[str] = set()
+        with self._lock:
+            for task_id in task_ids:
+                task = self._records.tasks.get(task_id)
+                if task is None or task.owner != owner or not task.status.in_flight:
+                    continue
+                held.add(task_id)
+                if task.lease_until is not None:
+                    self._records.put_task(replace(task, lease_until=lease_until, rev=task.rev + 1))
+        return frozenset(held)
+
+    async def due(self, now: datetime, limit: int) -> DueItems:
+        with self._lock:
+            found = self._records.timers.due(now, limit)
+        return DueItems(*(tuple(i for k, i in found if k is kind) for kind in _DUE_ORDER))
+
+    async def next_due(self) -> datetime | None:
+        with self._lock:
+            return self._records.timers.next()
+
+    async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:
+        with self._lock:
+            self._early.pop(report.agent_id, None)
+            self._early[report.agent_id] = (received_at, report)
+            if len(self._early) > _EARLY_REPORTS:
+                del self._early[next(iter(self._early))]
+
+    # --- looking --------------------------------------------------------------------------
+
+    async def agent(self, agent_id: str) -> Candidate | None:
+        with self._lock:
+            agent = self._records.agents.get(agent_id)
+            return self._records.candidate(agent) if agent else None
+
+    async def agents(self, where: AgentFilter, cursor: str | None, limit: int) -> Page[Candidate]:
+        with self._lock:
+            after = decode(cursor) if cursor else ""
+            ids = (agent_id for agent_id in self._records.agent_ids if agent_id > after)
+            candidates = (self._records.candidate(self._records.agents[i]) for i in ids)
+            found = (candidate for candidate in candidates if _agent_matches(where, candidate))
+            return page(found, limit, lambda candidate: encode(candidate.agent.id))
+
+    async def agent_tasks(self, agent_id: str) -> Sequence[Task]:
+        with self._lock:
+            return self._records.in_flight(agent_id)
+
+    async def agent_history(self, agent_id: str, cursor: str | None, limit: int) -> Page[Event]:
+        with self._lock:
+            before = _sequence(cursor)
+            history = self._records.events.history(agent_id)
+            found = (event for event in history if before is None or event.seq < before)
+            return page(found, limit, lambda event: encode(str(event.seq)))
+
+    async def silent_agents(self, before: datetime, limit: int) -> Sequence[Agent]:
+        with self._lock:
+            silent = [
+                (agent.last_seen_at or agent.registered_at, agent.id)
+                for agent in self._records.agents.values()
+                if agent.standing is Standing.REGISTERED
+                and (agent.last_seen_at or agent.registered_at) < before
+            ]
+            return [self._records.agents[agent_id] for _, agent_id in sorted(silent)[:limit]]
+
+    async def workflow(
+        self, workflow_id: str, revision: int | None = None
+    ) -> WorkflowRevision | None:
+        with self._lock:
+            revisions = self._records.workflows.get(workflow_id, [])
+        if revision is None:
+            return revisions[-1] if revisions else None
+        return next((saved for saved in revisions if saved.revision == revision), None)
+
+    async def workflows(self, cursor: str | None, limit: int) -> Page[WorkflowRevision]:
+        with self._lock:
+            after = decode(cursor) if cursor else ""
+            ids = sorted(key for key in self._records.workflows if key > after)
+            newest = (self._records.workflows[workflow_id][-1] for workflow_id in ids)
+            return page(newest, limit, lambda saved: encode(saved.id))
+
+    async def workflow_revisions(self, workflow_id: str) -> Sequence[WorkflowRevision]:
+        with self._lock:
+            return list(reversed(self._records.workflows.get(workflow_id, [])))
+
+    async def session(self, session_id: str) -> WorkflowSession | None:
+        with self._lock:
+            return self._records.sessions.get(session_id)
+
+    async def sessions(
+        self, where: SessionFilter, cursor: str | None, limit: int
+    ) -> Page[WorkflowSession]:
+        with self._lock:
+            ids = self._records.sessions_by_age.before(cursor)
+            sessions = (self._records.sessions[session_id] for session_id in ids)
+            found = (session for session in sessions if _session_matches(where, session))
+            return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
+
+    async def tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> Page[Task]:
+        with self._lock:
+            found = (
+                task for task in self._newest_tasks(where, cursor) if _task_matches(where, task)
+            )
+            return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
+
+    def _newest_tasks(self, where: TaskFilter, cursor: str | None) -> Iterator[Task]:
+        if where.session_id is not None:
+            siblings = self._records.tasks_of(where.session_id)
+            return iter(newest_first(siblings, cursor))
+        ids = self._records.tasks_by_age.before(cursor)
+        return (self._records.tasks[task_id] for task_id in ids)
+
+    async def lane(self, task: Task, limit: int) -> LaneFacts:
+        with self._lock:
+            agents = (self._records.agents[agent_id] for agent_id in self._records.agent_ids)
+            serving = [agent for agent in agents if _could_serve(agent, task)]
+            return LaneFacts(
+                tuple(map(self._records.candidate, islice(serving, limit))),
+                len(serving),
+                self._records.lanes.ahead(task) if task.status is TaskStatus.QUEUED else 0,
+                self._records.lanes.waiting(task.lane),
+            )
+
+    async def events(self, where: EventFilter, after: int, limit: int) -> Page[Event]:
+        with self._lock:
+            return self._records.events.read(where, after, limit)
+
+    async def idempotency(self, key: str, now: datetime) -> IdempotencyRecord | None:
+        with self._lock:
+            record = self._keys.get(key)
+            if record is not None and record.expires_at <= now:
+                del self._keys[key]
+                return None
+            return record
+
+    async def counts(self) -> Counts:
+        with self._lock:
+            statuses = self._records.statuses
+            return Counts(
+                agents=len(self._records.agents),
+                sessions=len(self._records.sessions),
+                tasks=len(self._records.tasks),
+                waiting=sum(count for status, count in statuses.items() if status.waiting),
+                in_flight=sum(count for status, count in statuses.items() if status.in_flight),
+                events=len(self._records.events),
+                by_status={status.value: count for status, count in statuses.items() if count},
+            )
+
+    # --- forgetting -----------------------------------------------------------------------
+
+    async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
+        with self._lock:
+            counts = prune(self._records, retention, now)
+            for key in _expired(self._keys, now, retention.batch):
+                del self._keys[key]
+            for signature in _expired(self._receipts, now, retention.batch):
+                del self._receipts[signature]
+        return counts
+
+
+_DUE_ORDER = (Kind.TASK, Kind.SESSION, Kind.AGENT)
+
+
+def _check_rev(
+    stored: Agent | WorkflowSession | Task | None, given: Agent | WorkflowSession | Task
+) -> None:
+    if given.rev != (stored.rev if stored else 0) + 1:
+        raise VersionConflictError("The record was changed by someone else meanwhile.")
+
+
+def _claimed(task: Task, agent_id: str, owner: str, now: datetime, lease_until: datetime) -> Task:
+    return replace(
+        task,
+        status=TaskStatus.DISPATCHED,
+        attempt=task.attempt + 1,
+        agent_id=agent_id,
+        owner=owner,
+        lease_until=lease_until,
+        dispatched_at=now,
+        rev=task.rev + 1,
+    )
+
+
+def _dispatched(task: Task, now: datetime) -> Event:
+    return Event(
+        EventType.TASK_DISPATCHED,
+        now,
+        agent_id=task.agent_id,
+        session_id=task.session_id,
+        task_id=task.id,
+        data={"stepId": task.step_id, "attempt": task.attempt, "owner": task.owner},
+    )
+
+
+def _expired(
+    records: dict[str, IdempotencyRecord] | dict[str, WebhookReceipt], now: datetime, limit: int
+) -> list[str]:
+    """The keys at the old end that have expired: records are kept in the order of their making."""
+    old: list[str] = []
+    for key, record in records.items():
+        if record.expires_at > now or len(old) == limit:
+            break
+        old.append(key)
+    return old
+
+
+def _could_serve(agent: Agent, task: Task) -> bool:
+    return agent.standing is not Standing.DEREGISTERED and task.lane in lanes_of(agent)
+
+
+def _agent_matches(where: AgentFilter, candidate: Candidate) -> bool:
+    agent = candidate.agent
+    stands = availability(agent, candidate.in_flight)
+    if where.availability is None and stands is Availability.DEREGISTERED:
+        return False
+    return (
+        (where.availability is None or stands is where.availability)
+        and (where.capability is None or where.capability in agent.capabilities)
+        and (where.state is None or _reports(agent, where.state))
+        and _contains(where.search, agent.id, agent.name)
+    )
+
+
+def _reports(agent: Agent, state: str) -> bool:
+    return agent.state is not None and state.lower() in (
+        agent.state.word.value,
+        agent.state.state.lower(),
+    )
+
+
+def _session_matches(where: SessionFilter, session: WorkflowSession) -> bool:
+    return (
+        (where.status is None or session.status is where.status)
+        and (where.workflow_id is None or session.workflow_id == where.workflow_id)
+        and (where.agent_id is None or session.agent_id == where.agent_id)
+        and _contains(where.search, session.id, session.workflow_id, session.definition.name or "")
+    )
+
+
+def _task_matches(where: TaskFilter, task: Task) -> bool:
+    return (
+        (where.status is None or task.status is where.status)
+        and (where.session_id is None or task.session_id == where.session_id)
+        and (where.agent_id is None or task.agent_id == where.agent_id)
+        and (where.workflow_id is None or task.workflow_id == where.workflow_id)
+    )
+
+
+def _contains(search: str | None, *texts: str) -> bool:
+    return search is None or any(search.lower() in text.lower() for text in texts)
+
+
+def _sequence(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    text = decode(cursor)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0

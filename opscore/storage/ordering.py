@@ -1,0 +1,33 @@
+"""The order of a queue: priority, ageing, and turns between workflows. Pure."""
+
+from datetime import datetime, timedelta
+
+AGEING = timedelta(seconds=60)
+"""Waiting this long is worth one level of priority."""
+
+
+def urgency(priority: int, waiting_since: datetime) -> datetime:
+    """The earlier, the more urgent: the moment at which a task of priority 0 would rank equal."""
+    return waiting_since - priority * AGEING
+
+
+class FairTurns:
+    """Hands out turns so that a workflow with many tasks does not make the others wait.
+
+    Start-time fair queueing: each workflow's next task gets the turn after its last one, but
+    never one that has already passed.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0
+        self._last: dict[str, int] = {}
+
+    def next(self, workflow_id: str) -> int:
+        turn = max(self._now, self._last.get(workflow_id, 0)) + 1
+        self._last[workflow_id] = turn
+        return turn
+
+    def served(self, turn: int) -> None:
+        self._now = max(self._now, turn)
+        if len(self._last) > 1000:
+            self._last = {key: last for key, last in self._last.items() if last > self._now}

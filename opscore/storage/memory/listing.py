@@ -36,6 +36,13 @@ class NewestFirst:
             self._keys = [key for key in self._keys if key[1] in self._alive]
 
 
+def newest_first(tasks: Iterable[Task], cursor: str | None) -> list[Task]:
+    """A few tasks sorted on the spot, those before the cursor."""
+    end = None if cursor is None else _decode(cursor)
+    before = (task for task in tasks if end is None or (task.created_at, task.id) < end)
+    return sorted(before, key=lambda task: (task.created_at, task.id), reverse=True)
+
+
 def page(items: Iterable[T], limit: int, cursor_of: Callable[[T], str]) -> Page[T]:
     """The first `limit` items, and a cursor if there are more."""
     taken: list[T] = []

@@ -1,0 +1,55 @@
+"""How the simulators behave; every field may be changed while they run."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from opscore.simulators.words import Forwarding, Style
+
+
+class Behaviour(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        validate_assignment=True,
+        validate_default=True,
+    )
+
+    def change(self, patch: Mapping[str, Any]) -> None:
+        """Apply all of the patch, or nothing and raise pydantic's ValidationError."""
+        changed = type(self).model_validate({**self.model_dump(by_alias=True), **patch})
+        for name in type(self).model_fields:
+            setattr(self, name, getattr(changed, name))
+
+
+class AgentKitBehaviour(Behaviour):
+    """`loses` is what the real AgentKit of today does: every forward fails and is only logged."""
+
+    forwarding: Forwarding = "works"
+    fail_rate: float = Field(0, ge=0, le=1)
+    fail_status: int = Field(500, ge=400, le=599)
+    retry_after: float | None = Field(None, ge=0)
+    silent: bool = False
+    slow: float = Field(0, ge=0)
+    webhook_delay: float = Field(0, ge=0)
+
+
+class AgentBehaviour(Behaviour):
+    """`task_ids` and `works_first` are what the style says unless they are set."""
+
+    style: Style = "reports"
+    task_ids: bool | None = None
+    works_first: bool | None = None
+    work_seconds: float = Field(2, ge=0)
+    heartbeat_seconds: float = Field(1, gt=0)
+    announce: bool = True
+    silent: bool = False
+    slow_answer: float = Field(0, ge=0)
+    fail_rate: float = Field(0, ge=0, le=1)
+    fail_first: int = Field(0, ge=0)
+    refuse: bool = False
+    crash_after: int | None = Field(None, ge=0)
+    concurrency: int | None = Field(None, ge=1)

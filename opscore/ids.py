@@ -18,10 +18,11 @@ def new_id() -> str:
     return str(uuid.UUID(int=value))
 
 
-def task_id(session_id: str, step_id: str) -> str:
-    """The id of a session's task for one step.
+def task_id(session_id: str, step_id: str, stands_for: str | None = None) -> str:
+    """The id of a session's task for one step, or for a step that stands in for another.
 
     It is derived, not drawn: whoever decides twice that a step follows names the same task,
     and the storage keeps one.
     """
-    return str(uuid.uuid5(uuid.UUID(session_id), step_id))
+    name = step_id if stands_for is None else f"{step_id} for {stands_for}"
+    return str(uuid.uuid5(uuid.UUID(session_id), name))

@@ -34,6 +34,7 @@ class Change:
 
     `may_ready` says that a task may have become ready: the dispatcher is woken after the write.
     `forwarding_works` is what the decision learned of AgentKit's forwards, if anything.
+    `abandoned` are tasks taken from their agents, who are told to stop, as well as can be.
     """
 
     agents: tuple[Agent, ...] = ()
@@ -46,3 +47,4 @@ class Change:
     idempotency: IdempotencyRecord | None = None
     may_ready: bool = False
     forwarding_works: bool | None = None
+    abandoned: tuple[Task, ...] = ()

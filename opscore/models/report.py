@@ -47,7 +47,8 @@ class FailureCode(StrEnum):
     QUEUE_TIMEOUT = "queue_timeout"
     START_TIMEOUT = "start_timeout"
     RUN_TIMEOUT = "run_timeout"
-    LEASES_LOST = "leases_lost"
+    LEASE_LOST = "lease_lost"
+    AGENT_GONE = "agent_gone"
     UNRESOLVED_REFERENCE = "unresolved_reference"
 
 

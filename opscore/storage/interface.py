@@ -120,8 +120,8 @@ class Storage(ABC):
         Order: within a lane, priority first; waiting raises a task by one level for every
         `ordering.AGEING`, so nothing starves. Among equals of one level workflows take
         turns, and within a workflow the one that became ready first goes first.
-        Among agents, on the first attempt the preferred one if it has a free slot, otherwise
-        the least recently used one of those with a free slot, ties by id. With
+        Among agents the preferred one if it has a free slot, otherwise the least recently
+        used one of those with a free slot, ties by id. With
         `only_direct`, only tasks with `direct_next` are ready.
 
         The cost does not depend on how many tasks wait for agents without a free slot.
@@ -140,6 +140,10 @@ class Storage(ABC):
     @abstractmethod
     async def next_due(self) -> datetime | None:
         """The earliest `due_at` of all records."""
+
+    @abstractmethod
+    async def stranded(self, limit: int) -> Sequence[str]:
+        """Ids of waiting tasks that only a deregistered agent could do."""
 
     @abstractmethod
     async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:

@@ -124,11 +124,10 @@ class Lanes:
         assign(task, agent_id)
 
     def _choose(self, lane: Lane, task: Task) -> str | None:
-        preferred = task.preferred_agent if task.attempt == 0 else None
-        if preferred is not None:
-            agent = self._free_agent(preferred)
+        if task.preferred_agent is not None:
+            agent = self._free_agent(task.preferred_agent)
             if agent is not None and task.lane in lanes_of(agent):
-                return preferred
+                return agent.id
         entry = lane.free.peek()
         return entry[1] if entry else None
 

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left, insort
 from collections import Counter, deque
+from collections.abc import Iterator
 from datetime import datetime
 
 from opscore.models import (
@@ -14,6 +15,7 @@ from opscore.models import (
     TaskStatus,
     WorkflowRevision,
     WorkflowSession,
+    agent_lane,
     slots,
 )
 from opscore.storage.memory.events import EventLog
@@ -54,6 +56,19 @@ class Records:
 
     def tasks_of(self, session_id: str) -> tuple[Task, ...]:
         return tuple(self.tasks[task_id] for task_id in self.session_tasks.get(session_id, ()))
+
+    def stranded(self) -> Iterator[str]:
+        """Waiting tasks that only a deregistered agent could do."""
+        gone = {agent_id for _, agent_id in self.gone_agents}
+        lanes = {agent_lane(i) for i in gone if self._is_gone(i)}
+        if any(self.lanes.waiting(lane) for lane in lanes):
+            for task in self.tasks.values():
+                if task.status.waiting and task.lane in lanes:
+                    yield task.id
+
+    def _is_gone(self, agent_id: str) -> bool:
+        agent = self.agents.get(agent_id)
+        return agent is not None and agent.standing is Standing.DEREGISTERED
 
     def _free_agent(self, agent_id: str) -> Agent | None:
         agent = self.agents.get(agent_id)

@@ -191,6 +191,10 @@ class MemoryStorage(Storage):
         with self._lock:
             return self._records.timers.next()
 
+    async def stranded(self, limit: int) -> Sequence[str]:
+        with self._lock:
+            return list(islice(self._records.stranded(), limit))
+
     async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:
         with self._lock:
             self._early.pop(report.agent_id, None)

@@ -1,0 +1,58 @@
+"""What happens next: pure functions from facts to a change. Nothing here does I/O."""
+
+from opscore.workflow.decisions.agents import (
+    Registered,
+    deregister_agent,
+    drain_agent,
+    lose_silent_agent,
+    on_agent_due,
+    register_agent,
+    resume_agent,
+)
+from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.deadlines import on_session_due, on_stranded, on_task_due
+from opscore.workflow.decisions.outcomes import on_outcome, run_deadline
+from opscore.workflow.decisions.reports import (
+    counts,
+    named_task,
+    on_heartbeat,
+    on_state_report,
+    on_task_result,
+)
+from opscore.workflow.decisions.sessions import cancel_session, start_session, update_session
+from opscore.workflow.decisions.steps import (
+    enqueue_task,
+    fallback_task,
+    handle_task_failure,
+    retry_task,
+    schedule_task,
+)
+
+__all__ = [
+    "Context",
+    "Registered",
+    "cancel_session",
+    "counts",
+    "deregister_agent",
+    "drain_agent",
+    "enqueue_task",
+    "fallback_task",
+    "handle_task_failure",
+    "lose_silent_agent",
+    "named_task",
+    "on_agent_due",
+    "on_heartbeat",
+    "on_outcome",
+    "on_session_due",
+    "on_state_report",
+    "on_stranded",
+    "on_task_due",
+    "on_task_result",
+    "register_agent",
+    "resume_agent",
+    "retry_task",
+    "run_deadline",
+    "schedule_task",
+    "start_session",
+    "update_session",
+]

@@ -1,0 +1,230 @@
+"""Decisions about an agent's place in the registry."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from opscore.models import (
+    BREAKER_THRESHOLD,
+    Agent,
+    Change,
+    EventType,
+    Failure,
+    FailureCode,
+    Hold,
+    HoldReason,
+    Registration,
+    RegistrationFacts,
+    Standing,
+    WebhookReceipt,
+)
+from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.states import take_early_report
+
+_AGENT_AT_FAULT = frozenset(
+    {
+        FailureCode.UNREACHABLE,
+        FailureCode.OUTCOME_UNKNOWN,
+        FailureCode.UPSTREAM_ERROR,
+        FailureCode.UNAUTHORIZED,
+        FailureCode.TLS,
+        FailureCode.REDIRECTED,
+        FailureCode.FORBIDDEN_ENDPOINT,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """`created`: the agent is new. `ignored`: the announcement is older than its deregistration."""
+
+    change: Change
+    created: bool = False
+    ignored: bool = False
+
+
+# --- coming and going -------------------------------------------------------------------------
+
+
+def register_agent(
+    facts: RegistrationFacts,
+    registration: Registration,
+    ctx: Context,
+    receipt: WebhookReceipt | None = None,
+) -> Registered:
+    """A new agent, or news of a known one."""
+    draft = Draft(ctx)
+    known = facts.agent
+    if known is None:
+        _welcome(draft, registration, facts)
+    elif _is_old_news(known, registration):
+        return Registered(replace(draft.change(), receipt=receipt), ignored=True)
+    else:
+        _renew(draft, known, registration)
+    return Registered(replace(draft.change(), receipt=receipt), created=known is None)
+
+
+def _welcome(draft: Draft, registration: Registration, facts: RegistrationFacts) -> None:
+    now = draft.ctx.now
+    unheard = Hold(HoldReason.NEVER_REPORTED, now)
+    agent = Agent(
+        id=registration.agent_id,
+        name=registration.name or registration.agent_id,
+        registered_at=now,
+        hold=None if draft.ctx.policy.assume_available else unheard,
+        **_given(registration),
+    )
+    agent = draft.add_agent(agent)
+    draft.event(EventType.AGENT_REGISTERED, agent_id=agent.id, **_shown(agent))
+    if facts.early_report is not None:
+        take_early_report(draft, agent, facts.early_report)
+
+
+def _renew(draft: Draft, agent: Agent, registration: Registration) -> None:
+    changes = _given(registration)
+    if registration.name is not None:
+        changes["name"] = registration.name
+    returns = agent.standing in (Standing.LOST, Standing.DEREGISTERED)
+    if returns:
+        changes |= _back_in_service(draft)
+        if agent.standing is Standing.DEREGISTERED:
+            changes["registered_at"] = draft.ctx.now
+    if "contact_endpoint" in changes:
+        changes["delivery_failures"] = 0
+    agent = draft.agent(agent, **changes)
+    type_ = EventType.AGENT_REGISTERED if returns else EventType.AGENT_UPDATED
+    draft.event(type_, agent_id=agent.id, **_shown(agent))
+
+
+def _back_in_service(draft: Draft) -> dict[str, Any]:
+    return {
+        "standing": Standing.REGISTERED,
+        "standing_since": draft.ctx.now,
+        "standing_reason": None,
+        "hold": None,
+        "delivery_failures": 0,
+        "missed_deadlines": 0,
+    }
+
+
+def _is_old_news(agent: Agent, registration: Registration) -> bool:
+    """An announcement made before the agent was deregistered does not bring it back."""
+    return (
+        agent.standing is Standing.DEREGISTERED
+        and agent.standing_since is not None
+        and registration.registration_time is not None
+        and registration.registration_time <= agent.standing_since
+    )
+
+
+def _given(registration: Registration) -> dict[str, Any]:
+    values = {
+        "capabilities": registration.capabilities,
+        "version": registration.version,
+        "contact_endpoint": registration.contact_endpoint,
+        "metadata": registration.metadata,
+        "concurrency": registration.concurrency,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _shown(agent: Agent) -> dict[str, Any]:
+    return {
+        "name": agent.name,
+        "capabilities": list(agent.capabilities),
+        "concurrency": agent.concurrency,
+    }
+
+
+def deregister_agent(agent: Agent, ctx: Context, receipt: WebhookReceipt | None = None) -> Change:
+    """No new tasks from now on; what is running may finish by its deadline."""
+    draft = Draft(ctx)
+    if agent.standing is not Standing.DEREGISTERED:
+        _set_standing(draft, agent, Standing.DEREGISTERED, EventType.AGENT_DEREGISTERED, None)
+    return replace(draft.change(), receipt=receipt)
+
+
+def drain_agent(agent: Agent, ctx: Context) -> Change:
+    """No new tasks, but the agent stays known and may be put back with `resume_agent`."""
+    draft = Draft(ctx)
+    if agent.standing is not Standing.DRAINING:
+        _set_standing(draft, agent, Standing.DRAINING, EventType.AGENT_DRAINING, None)
+    return draft.change()
+
+
+def resume_agent(agent: Agent, ctx: Context) -> Change:
+    draft = Draft(ctx)
+    if agent.standing is not Standing.REGISTERED:
+        agent = draft.agent(agent, **_back_in_service(draft))
+        draft.event(EventType.AGENT_RETURNED, agent_id=agent.id)
+    return draft.change()
+
+
+def lose_silent_agent(agent: Agent, ctx: Context) -> Change:
+    draft = Draft(ctx)
+    lose_agent(draft, agent, "it has been silent for longer than OPSCORE_SILENCE_THRESHOLD allows")
+    return draft.change()
+
+
+def lose_agent(draft: Draft, agent: Agent, reason: str) -> Agent:
+    if agent.standing is not Standing.REGISTERED:
+        return agent
+    return _set_standing(draft, agent, Standing.LOST, EventType.AGENT_LOST, reason)
+
+
+def _set_standing(
+    draft: Draft, agent: Agent, standing: Standing, type_: EventType, reason: str | None
+) -> Agent:
+    agent = draft.agent(
+        agent, standing=standing, standing_since=draft.ctx.now, standing_reason=reason
+    )
+    draft.event(type_, agent_id=agent.id, **({"reason": reason} if reason else {}))
+    return agent
+
+
+# --- what deliveries and deadlines say of an agent --------------------------------------------
+
+
+def note_delivery_failure(draft: Draft, agent: Agent, failure: Failure) -> None:
+    """A direct delivery failed: after a few in a row the agent rests, after more it is lost."""
+    if failure.code not in _AGENT_AT_FAULT:
+        return
+    policy = draft.ctx.policy
+    failures = agent.delivery_failures + 1
+    if failure.code is FailureCode.UNAUTHORIZED:
+        failures = max(failures, BREAKER_THRESHOLD)
+    agent = draft.agent(agent, delivery_failures=failures)
+    if failures >= policy.lost_after_failed_deliveries:
+        lose_agent(draft, agent, f"{failures} deliveries in a row failed")
+    elif failures >= BREAKER_THRESHOLD and agent.hold is None:
+        until = draft.ctx.now + policy.breaker_hold
+        hold = Hold(HoldReason.DELIVERY_FAILING, draft.ctx.now, until)
+        draft.agent(agent, hold=hold)
+        draft.event(
+            EventType.AGENT_HELD,
+            agent_id=agent.id,
+            reason=hold.reason.value,
+            until=until.isoformat(),
+        )
+
+
+def note_delivery(draft: Draft, agent: Agent) -> None:
+    if agent.delivery_failures:
+        draft.agent(agent, delivery_failures=0)
+
+
+def note_missed_deadline(draft: Draft, agent: Agent) -> None:
+    missed = agent.missed_deadlines + 1
+    agent = draft.agent(agent, missed_deadlines=missed)
+    if missed >= draft.ctx.policy.lost_after_missed_deadlines:
+        lose_agent(draft, agent, f"{missed} tasks in a row missed their deadlines")
+
+
+def on_agent_due(agent: Agent, ctx: Context) -> Change:
+    """A hold ends by itself."""
+    draft = Draft(ctx)
+    if agent.due_at is not None and agent.due_at <= ctx.now and agent.hold is not None:
+        reason = agent.hold.reason.value
+        draft.agent(agent, hold=None)
+        draft.event(EventType.AGENT_RELEASED, agent_id=agent.id, reason=reason)
+    return draft.change()

@@ -1,0 +1,135 @@
+"""Decisions that time takes."""
+
+from datetime import datetime
+
+from opscore.models import (
+    Change,
+    Delivery,
+    DispatchMode,
+    EventType,
+    Failure,
+    FailureCode,
+    MessageType,
+    SessionFacts,
+    SessionStatus,
+    Task,
+    TaskFacts,
+    TaskStatus,
+)
+from opscore.workflow.decisions.agents import note_missed_deadline
+from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.outcomes import run_deadline
+from opscore.workflow.decisions.steps import (
+    cancel_tasks,
+    enqueue_task,
+    handle_task_failure,
+    requeue,
+)
+
+
+def on_task_due(facts: TaskFacts, ctx: Context) -> Change:
+    """Whatever of the task's timers has passed; nothing if none has."""
+    draft = Draft(ctx)
+    task = facts.task
+    if task.status.waiting:
+        _wake_or_give_up(draft, facts)
+    elif _passed(task.run_deadline, ctx):
+        _miss(
+            draft, facts, FailureCode.RUN_TIMEOUT, "The agent did not finish before the deadline."
+        )
+    elif _passed(task.start_deadline, ctx):
+        _not_started(draft, facts)
+    elif _passed(task.lease_until, ctx):
+        _lose_lease(draft, facts)
+    return draft.change()
+
+
+def _passed(moment: datetime | None, ctx: Context) -> bool:
+    return moment is not None and moment <= ctx.now
+
+
+def _wake_or_give_up(draft: Draft, facts: TaskFacts) -> None:
+    task = facts.task
+    if _passed(task.queue_deadline, draft.ctx):
+        message = "No agent was free for the task before its queueTimeout."
+        failure = Failure(FailureCode.QUEUE_TIMEOUT, message, terminal=True)
+        handle_task_failure(draft, task, facts.session, failure)
+    elif task.status is TaskStatus.DELAYED and _passed(task.delayed_until, draft.ctx):
+        enqueue_task(draft, task)
+
+
+def _not_started(draft: Draft, facts: TaskFacts) -> None:
+    """Accepted, then silence: try the agent itself before the attempt counts as failed."""
+    task = facts.task
+    message = "The task was accepted, but its agent showed no sign of life in time."
+    if not _can_switch_to_direct(facts, draft.ctx):
+        _miss(draft, facts, FailureCode.START_TIMEOUT, message)
+        return
+    failure = Failure(FailureCode.START_TIMEOUT, message)
+    requeue(draft, facts, failure, direct_next=True, preferred_agent=task.agent_id)
+
+
+def _can_switch_to_direct(facts: TaskFacts, ctx: Context) -> bool:
+    return (
+        ctx.policy.mode is DispatchMode.AUTO
+        and facts.task.via is Delivery.AGENTKIT
+        and facts.task.message_type is MessageType.WORKFLOW_TASK
+        and facts.agent is not None
+        and facts.agent.contact_endpoint is not None
+    )
+
+
+def _miss(draft: Draft, facts: TaskFacts, code: FailureCode, message: str) -> None:
+    if facts.agent is not None and _agent_is_to_blame(facts.task, draft.ctx):
+        note_missed_deadline(draft, facts.agent)
+    handle_task_failure(draft, facts.task, facts.session, Failure(code, message))
+
+
+def _agent_is_to_blame(task: Task, ctx: Context) -> bool:
+    """Silence proves nothing against an agent that perhaps was never given the task."""
+    return task.via is Delivery.DIRECT or task.active_at is not None or ctx.forwards_proved
+
+
+def _lose_lease(draft: Draft, facts: TaskFacts) -> None:
+    """The dispatcher that had the task is gone. Whether the message got out is not known."""
+    task = facts.task
+    if task.status is TaskStatus.RUNNING:
+        step = facts.session.definition.task(task.step_id)
+        deadline = run_deadline(task, step, draft.ctx)
+        draft.task(task, lease_until=None, accepted_at=draft.ctx.now, run_deadline=deadline)
+        return
+    lost = task.lost_leases + 1
+    if lost >= draft.ctx.policy.lost_leases_limit:
+        message = f"{lost} dispatchers were lost while they had the task."
+        failure = Failure(FailureCode.LEASE_LOST, message, terminal=True)
+        handle_task_failure(draft, draft.task(task, lost_leases=lost), facts.session, failure)
+        return
+    failure = Failure(FailureCode.LEASE_LOST, "The dispatcher that had the task was lost.")
+    requeue(draft, facts, failure, lost_leases=lost)
+
+
+def on_session_due(facts: SessionFacts, ctx: Context) -> Change:
+    draft = Draft(ctx)
+    session = facts.session
+    if not session.status.ended and _passed(session.deadline_at, ctx):
+        cancel_tasks(draft, facts.tasks, "the session's deadline passed")
+        message = "The session did not end before its deadline."
+        session = draft.session(
+            session,
+            status=SessionStatus.TIMED_OUT,
+            ended_at=ctx.now,
+            error={"code": "session_timeout", "message": message},
+        )
+        draft.session_event(EventType.SESSION_TIMED_OUT, session)
+    return draft.change()
+
+
+def on_stranded(facts: TaskFacts, ctx: Context) -> Change:
+    """The only agent that could do the task was deregistered."""
+    draft = Draft(ctx)
+    if facts.task.status.waiting:
+        message = "The agent that the task was for was deregistered."
+        failure = Failure(FailureCode.AGENT_GONE, message, terminal=True)
+        handle_task_failure(draft, facts.task, facts.session, failure)
+    return draft.change()

@@ -1,0 +1,96 @@
+"""A change in the making: collects what one decision writes."""
+
+from dataclasses import replace
+from typing import Any
+
+from opscore.models import Agent, Change, Event, EventType, Task, WorkflowSession
+from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.transitions import check_session, check_task
+
+
+class Draft:
+    """Lives within one decision. Each record's `rev` rises once, however often it is updated."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self._agents: dict[str, Agent] = {}
+        self._sessions: dict[str, WorkflowSession] = {}
+        self._tasks: dict[str, Task] = {}
+        self._revs: dict[str, int] = {}
+        self._events: list[Event] = []
+        self._abandoned: list[Task] = []
+        self._may_ready = False
+        self.forwarding_works: bool | None = None
+
+    def agent(self, agent: Agent, **changes: Any) -> Agent:
+        updated = replace(agent, rev=self._next_rev(agent.id, agent.rev), **changes)
+        if updated.hold != agent.hold or updated.standing != agent.standing:
+            self._may_ready = True
+        self._agents[agent.id] = updated
+        return updated
+
+    def add_agent(self, agent: Agent) -> Agent:
+        self._may_ready = True
+        return self.agent(agent)
+
+    def session(self, session: WorkflowSession, **changes: Any) -> WorkflowSession:
+        updated = replace(session, rev=self._next_rev(session.id, session.rev), **changes)
+        check_session(session.status, updated.status)
+        self._sessions[session.id] = updated
+        return updated
+
+    def task(self, task: Task, **changes: Any) -> Task:
+        updated = replace(task, rev=self._next_rev(task.id, task.rev), **changes)
+        if task.rev:
+            check_task(task.status, updated.status)
+        if updated.status is not task.status or task.rev == 0:
+            self._may_ready = True
+        self._tasks[task.id] = updated
+        return updated
+
+    def latest(self, agent: Agent) -> Agent:
+        """The agent as this draft has it."""
+        return self._agents.get(agent.id, agent)
+
+    def abandon(self, task: Task) -> None:
+        """The task, as it was in flight, is taken from its agent."""
+        self._abandoned.append(task)
+
+    def event(
+        self,
+        type_: EventType,
+        *,
+        agent_id: str | None = None,
+        session_id: str | None = None,
+        task_id: str | None = None,
+        **data: Any,
+    ) -> None:
+        self._events.append(Event(type_, self.ctx.now, agent_id, session_id, task_id, data))
+
+    def task_event(self, type_: EventType, task: Task, **data: Any) -> None:
+        self.event(
+            type_,
+            agent_id=task.agent_id,
+            session_id=task.session_id,
+            task_id=task.id,
+            stepId=task.step_id,
+            attempt=task.attempt,
+            **data,
+        )
+
+    def session_event(self, type_: EventType, session: WorkflowSession, **data: Any) -> None:
+        self.event(type_, agent_id=session.agent_id, session_id=session.id, **data)
+
+    def change(self) -> Change:
+        return Change(
+            agents=tuple(self._agents.values()),
+            sessions=tuple(self._sessions.values()),
+            tasks=tuple(self._tasks.values()),
+            events=tuple(self._events),
+            may_ready=self._may_ready,
+            forwarding_works=self.forwarding_works,
+            abandoned=tuple(self._abandoned),
+        )
+
+    def _next_rev(self, record_id: str, rev: int) -> int:
+        return self._revs.setdefault(record_id, rev + 1)

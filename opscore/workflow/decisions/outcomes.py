@@ -1,0 +1,178 @@
+"""Decisions about how a delivery ended."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from opscore.models import (
+    Accepted,
+    Answered,
+    Change,
+    Delivery,
+    EventType,
+    Failure,
+    FailureCode,
+    HoldReason,
+    Outcome,
+    SessionStatus,
+    Task,
+    TaskDefinition,
+    TaskFacts,
+    TaskStatus,
+    WorkflowSession,
+)
+from opscore.workflow.decisions.agents import (
+    lose_agent,
+    note_delivery,
+    note_delivery_failure,
+)
+from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.steps import (
+    complete_task,
+    handle_task_failure,
+    requeue,
+)
+
+# An agent that AgentKit does not know is asked for again so often and so late: within a minute.
+_NOT_FOUND_DELAYS = (timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=35))
+
+# Nothing was delivered and the agent is not to blame: the task has lost nothing but time.
+_FREE_AT_AGENTKIT = frozenset({FailureCode.UNREACHABLE, FailureCode.UNAUTHORIZED, FailureCode.TLS})
+
+
+def run_deadline(task: Task, step: TaskDefinition, ctx: Context) -> datetime:
+    """Absolute from the moment of dispatch; heartbeats do not move it."""
+    return (task.dispatched_at or ctx.now) + (step.timeout or ctx.policy.run_timeout)
+
+
+def on_outcome(
+    facts: TaskFacts,
+    attempt: int,
+    owner: str,
+    via: Delivery,
+    outcome: Outcome,
+    ctx: Context,
+    probe: bool = False,
+) -> Change:
+    """`attempt` and `owner` fence: if the task has moved on, the outcome changes nothing."""
+    draft = Draft(ctx)
+    task = facts.task
+    if task.attempt != attempt or task.owner != owner or not task.status.in_flight:
+        _note_overtaken(draft, task, attempt, outcome)
+        return draft.change()
+    task = replace(task, via=via)
+    match outcome:
+        case Accepted():
+            _accept(draft, facts, task)
+        case Answered(result):
+            _note_delivered(draft, facts, task)
+            _release(draft, facts)
+            complete_task(draft, task, facts.session, result)
+        case Failure():
+            _fail(draft, facts, task, replace(outcome, free=outcome.free or probe))
+    return draft.change()
+
+
+def _note_overtaken(draft: Draft, task: Task, attempt: int, outcome: Outcome) -> None:
+    """Only what would have ended the task is worth a record."""
+    if isinstance(outcome, Answered):
+        draft.event(
+            EventType.TASK_LATE,
+            agent_id=task.agent_id,
+            session_id=task.session_id,
+            task_id=task.id,
+            stepId=task.step_id,
+            attempt=attempt,
+            said="answered",
+            status=task.status.value,
+        )
+
+
+def _accept(draft: Draft, facts: TaskFacts, task: Task) -> None:
+    step = facts.session.definition.task(task.step_id)
+    alive = task.active_at is not None
+    task = draft.task(
+        task,
+        accepted_at=draft.ctx.now,
+        lease_until=None,
+        run_deadline=run_deadline(task, step, draft.ctx),
+        start_deadline=None if alive else _start_deadline(task, step, draft.ctx),
+    )
+    draft.task_event(EventType.TASK_ACCEPTED, task, via=task.via)
+    if alive and task.via is Delivery.AGENTKIT:
+        draft.forwarding_works = True
+    _note_delivered(draft, facts, task)
+    _session_runs(draft, facts.session)
+
+
+def _start_deadline(task: Task, step: TaskDefinition, ctx: Context) -> datetime | None:
+    """An agent that took the message itself has shown its sign of life, unless told otherwise."""
+    default = ctx.policy.start_timeout if task.via is Delivery.AGENTKIT else None
+    limit = step.start_timeout if step.start_timeout is not None else default
+    return ctx.now + limit if limit else None
+
+
+def _session_runs(draft: Draft, session: WorkflowSession) -> None:
+    if session.status in (SessionStatus.PENDING, SessionStatus.WAITING):
+        started_at = session.started_at or draft.ctx.now
+        draft.session(session, status=SessionStatus.RUNNING, started_at=started_at)
+
+
+def _note_delivered(draft: Draft, facts: TaskFacts, task: Task) -> None:
+    if task.via is not Delivery.DIRECT:
+        return
+    if facts.agent is not None:
+        note_delivery(draft, facts.agent)
+    if task.direct_next:
+        # AgentKit accepted it, nothing came of it, and the agent itself was there.
+        draft.forwarding_works = False
+
+
+def _release(draft: Draft, facts: TaskFacts) -> None:
+    """An agent that answered a task counts as available again."""
+    agent = facts.agent
+    if agent and agent.hold and agent.hold.reason is HoldReason.REPORTED_ACTIVE:
+        draft.agent(draft.latest(agent), hold=None)
+
+
+def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure) -> None:
+    if task.via is Delivery.DIRECT:
+        if facts.agent is not None:
+            note_delivery_failure(draft, facts.agent, failure)
+    elif failure.code in _FREE_AT_AGENTKIT:
+        failure = replace(failure, free=True)
+    if _outlived_doubt(task, failure):
+        _accept(draft, facts, task)
+    elif failure.code is FailureCode.AGENT_UNKNOWN:
+        _not_found(draft, facts, task, failure)
+    else:
+        handle_task_failure(draft, task, facts.session, _timed_out(facts, task, failure, draft.ctx))
+
+
+def _outlived_doubt(task: Task, failure: Failure) -> bool:
+    """The answer got lost, but the agent has reported that it works on the task."""
+    return failure.code is FailureCode.OUTCOME_UNKNOWN and task.status is TaskStatus.RUNNING
+
+
+def _timed_out(facts: TaskFacts, task: Task, failure: Failure, ctx: Context) -> Failure:
+    """A message that was under way until the task's deadline is a missed deadline."""
+    deadline = run_deadline(task, facts.session.definition.task(task.step_id), ctx)
+    if failure.code is FailureCode.OUTCOME_UNKNOWN and ctx.now >= deadline:
+        return Failure(FailureCode.RUN_TIMEOUT, "The agent did not finish before the deadline.")
+    return failure
+
+
+def _not_found(draft: Draft, facts: TaskFacts, task: Task, failure: Failure) -> None:
+    """AgentKit does not know the agent: ask again for a minute, then count the agent as lost."""
+    tries = task.not_found
+    if tries < len(_NOT_FOUND_DELAYS):
+        again = replace(failure, free=True, retry_after=_NOT_FOUND_DELAYS[tries])
+        task = draft.task(task, not_found=tries + 1)
+        handle_task_failure(draft, task, facts.session, again)
+        return
+    if facts.agent is not None:
+        lose_agent(draft, draft.latest(facts.agent), "AgentKit does not know it any more")
+    if task.wanted_capability is None:
+        handle_task_failure(draft, task, facts.session, replace(failure, terminal=True))
+        return
+    requeue(draft, replace(facts, task=task), failure, not_found=0, preferred_agent=None)

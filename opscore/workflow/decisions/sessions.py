@@ -1,0 +1,68 @@
+"""Decisions about whole sessions."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from opscore.models import (
+    Change,
+    EventType,
+    IdempotencyRecord,
+    SessionFacts,
+    SessionStatus,
+    WorkflowDefinition,
+    WorkflowSession,
+)
+from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.steps import cancel_tasks, start_step
+
+
+def start_session(
+    session_id: str,
+    definition: WorkflowDefinition,
+    revision: int,
+    agent_id: str | None,
+    payload: Mapping[str, Any],
+    ctx: Context,
+    idempotency: IdempotencyRecord | None = None,
+) -> Change:
+    """A new session and its first task; the payload is merged over that task's parameters."""
+    draft = Draft(ctx)
+    session = WorkflowSession(
+        id=session_id,
+        definition=definition,
+        workflow_revision=revision,
+        created_at=ctx.now,
+        agent_id=agent_id,
+        input=payload,
+        deadline_at=ctx.now + definition.timeout if definition.timeout else None,
+    )
+    session = draft.session(session)
+    draft.session_event(EventType.SESSION_STARTED, session, workflowId=definition.id)
+    start_step(draft, session, definition.first(), overrides=payload)
+    return replace(draft.change(), idempotency=idempotency)
+
+
+def cancel_session(facts: SessionFacts, reason: str, ctx: Context) -> Change:
+    draft = Draft(ctx)
+    if not facts.session.status.ended:
+        cancel_tasks(draft, facts.tasks, reason)
+        session = draft.session(
+            facts.session,
+            status=SessionStatus.CANCELLED,
+            ended_at=ctx.now,
+            error={"code": "cancelled", "message": reason},
+        )
+        draft.session_event(EventType.SESSION_CANCELLED, session, reason=reason)
+    return draft.change()
+
+
+def update_session(session: WorkflowSession, metadata: Mapping[str, Any], ctx: Context) -> Change:
+    """Merge into the metadata; a value of None takes its key away."""
+    draft = Draft(ctx)
+    merged = {**session.metadata, **metadata}
+    kept = {key: value for key, value in merged.items() if value is not None}
+    session = draft.session(session, metadata=kept)
+    draft.session_event(EventType.SESSION_UPDATED, session, keys=sorted(metadata))
+    return draft.change()

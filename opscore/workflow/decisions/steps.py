@@ -1,0 +1,316 @@
+"""Steps: how a task comes into being, and what its end leads to."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from opscore.ids import task_id
+from opscore.models import (
+    EventType,
+    Failure,
+    FailureCode,
+    FallbackCapability,
+    FallbackResult,
+    FallbackTask,
+    SessionStatus,
+    Task,
+    TaskDefinition,
+    TaskFacts,
+    TaskStatus,
+    WorkflowSession,
+)
+from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.references import UnresolvedReferenceError, resolve
+from opscore.workflow.retry import may_retry, retry_delay
+
+_OUT_OF_FLIGHT: dict[str, Any] = {
+    "owner": None,
+    "lease_until": None,
+    "start_deadline": None,
+    "run_deadline": None,
+    "delayed_until": None,
+    "accepted_at": None,
+    "active_at": None,
+    "heartbeat_at": None,
+}
+
+_TIMEOUTS = frozenset(
+    {FailureCode.QUEUE_TIMEOUT, FailureCode.START_TIMEOUT, FailureCode.RUN_TIMEOUT}
+)
+
+
+# --- beginning --------------------------------------------------------------------------------
+
+
+def start_step(
+    draft: Draft,
+    session: WorkflowSession,
+    step: TaskDefinition,
+    stands_for: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> WorkflowSession:
+    """Make the task of a step. `overrides` are values that replace its parameters as they are."""
+    task = _new_task(draft, session, step, stands_for)
+    try:
+        parameters = resolve(step.parameters, _scope(session)) if step.parameters else {}
+    except UnresolvedReferenceError as error:
+        failure = Failure(FailureCode.UNRESOLVED_REFERENCE, str(error), terminal=True)
+        task = draft.task(task)
+        draft.task_event(EventType.TASK_QUEUED, task)
+        return handle_task_failure(draft, task, session, failure)
+    task = replace(task, parameters={**parameters, **(overrides or {})})
+    if step.delay:
+        schedule_task(draft, task, draft.ctx.now + step.delay)
+    else:
+        enqueue_task(draft, task)
+    return session
+
+
+def enqueue_task(draft: Draft, task: Task, **changes: Any) -> Task:
+    """The task may run as soon as an agent is free."""
+    task = draft.task(
+        task,
+        **_OUT_OF_FLIGHT,
+        status=TaskStatus.QUEUED,
+        waiting_since=draft.ctx.now,
+        **changes,
+    )
+    draft.task_event(EventType.TASK_QUEUED, task)
+    return task
+
+
+def schedule_task(draft: Draft, task: Task, until: datetime, **changes: Any) -> Task:
+    """The task may run from the given time on."""
+    task = draft.task(
+        task,
+        **{**_OUT_OF_FLIGHT, "delayed_until": until},
+        status=TaskStatus.DELAYED,
+        waiting_since=draft.ctx.now,
+        **changes,
+    )
+    draft.task_event(EventType.TASK_DELAYED, task, until=until.isoformat())
+    return task
+
+
+def _new_task(
+    draft: Draft, session: WorkflowSession, step: TaskDefinition, stands_for: str | None
+) -> Task:
+    now = draft.ctx.now
+    wants_capability = step.agent_capability is not None
+    return Task(
+        id=task_id(session.id, step.task_id, stands_for),
+        session_id=session.id,
+        workflow_id=session.workflow_id,
+        step_id=step.task_id,
+        name=step.name,
+        stands_for=stands_for,
+        created_at=now,
+        waiting_since=now,
+        priority=step.priority,
+        message_type=step.message_type,
+        tool_name=step.tool_name,
+        wanted_agent=None if wants_capability else (step.agent_id or session.agent_id),
+        wanted_capability=step.agent_capability,
+        preferred_agent=session.agent_id if wants_capability else None,
+        queue_deadline=_after(now, step.queue_timeout),
+        parameters=step.parameters,
+    )
+
+
+def _after(now: datetime, duration: timedelta | None) -> datetime | None:
+    return now + duration if duration else None
+
+
+def _scope(session: WorkflowSession) -> dict[str, Any]:
+    return {
+        "input": session.input,
+        "tasks": {step: {"result": result} for step, result in session.results.items()},
+        "session": {"id": session.id, "metadata": session.metadata},
+    }
+
+
+# --- succeeding -------------------------------------------------------------------------------
+
+
+def complete_task(
+    draft: Draft, task: Task, session: WorkflowSession, result: Any, **data: Any
+) -> WorkflowSession:
+    """The task's one counted completion, and what follows from it."""
+    task = draft.task(
+        task,
+        **_OUT_OF_FLIGHT,
+        status=TaskStatus.COMPLETED,
+        ended_at=draft.ctx.now,
+        result=result,
+        error=None,
+    )
+    draft.task_event(EventType.TASK_COMPLETED, task, **data)
+    results = {**session.results, task.step_id: result}
+    if task.stands_for is not None:
+        results[task.stands_for] = result
+    following = _following(task, session)
+    if following is None:
+        return _complete_session(draft, session, results, result)
+    session = draft.session(session, results=results, status=SessionStatus.WAITING)
+    return start_step(draft, session, following)
+
+
+def _following(task: Task, session: WorkflowSession) -> TaskDefinition | None:
+    """A stand-in goes on where it says, or else where the task it stands for would have."""
+    definition = session.definition
+    own = definition.successor(task.step_id)
+    if own is not None or task.stands_for is None:
+        return own
+    return definition.successor(task.stands_for)
+
+
+def _complete_session(
+    draft: Draft, session: WorkflowSession, results: Mapping[str, Any], output: Any
+) -> WorkflowSession:
+    session = draft.session(
+        session,
+        status=SessionStatus.COMPLETED,
+        results=results,
+        output=output,
+        ended_at=draft.ctx.now,
+    )
+    draft.session_event(EventType.SESSION_COMPLETED, session)
+    return session
+
+
+# --- failing ----------------------------------------------------------------------------------
+
+
+def handle_task_failure(
+    draft: Draft, task: Task, session: WorkflowSession, failure: Failure
+) -> WorkflowSession:
+    """One attempt failed: try again, fall back, or end the session."""
+    draft.task_event(EventType.TASK_ATTEMPT_FAILED, task, **describe(failure))
+    step = session.definition.task(task.step_id)
+    if may_retry(step.retry, task, failure):
+        return retry_task(draft, task, session, failure)
+    if step.fallback is not None and not task.fell_back:
+        return fallback_task(draft, task, session, failure)
+    return _fail_task(draft, task, session, failure)
+
+
+def retry_task(
+    draft: Draft, task: Task, session: WorkflowSession, failure: Failure
+) -> WorkflowSession:
+    """The task waits for its next attempt; whichever agent was used longest ago gets it."""
+    policy = session.definition.task(task.step_id).retry
+    until = draft.ctx.now + retry_delay(policy, task, failure)
+    retries = task.retries if failure.free else task.retries + 1
+    draft.task_event(
+        EventType.TASK_RETRY, task, retries=retries, free=failure.free, until=until.isoformat()
+    )
+    schedule_task(
+        draft, task, until, retries=retries, preferred_agent=None, error=describe(failure)
+    )
+    return _session_waits(draft, session)
+
+
+def requeue(draft: Draft, facts: TaskFacts, failure: Failure, **changes: Any) -> None:
+    """The attempt came to nothing, but that costs no retry: the task waits for an agent again."""
+    draft.task_event(EventType.TASK_ATTEMPT_FAILED, facts.task, **describe(failure))
+    enqueue_task(draft, facts.task, error=describe(failure), **changes)
+    _session_waits(draft, facts.session)
+
+
+def fallback_task(
+    draft: Draft, task: Task, session: WorkflowSession, failure: Failure
+) -> WorkflowSession:
+    """The task's retries are spent: do what its definition has for this case."""
+    fallback = session.definition.task(task.step_id).fallback
+    match fallback:
+        case FallbackResult(result):
+            draft.task_event(EventType.TASK_FALLBACK, task, kind="result")
+            return complete_task(draft, task, session, result, fallback=True)
+        case FallbackCapability(capability):
+            draft.task_event(EventType.TASK_FALLBACK, task, kind="capability", to=capability)
+            enqueue_task(
+                draft,
+                task,
+                wanted_agent=None,
+                wanted_capability=capability,
+                preferred_agent=None,
+                queue_deadline=None,
+                fell_back=True,
+                retries=0,
+                not_found=0,
+                error=describe(failure),
+            )
+            return _session_waits(draft, session)
+        case FallbackTask(step_id):
+            draft.task_event(EventType.TASK_FALLBACK, task, kind="task", to=step_id)
+            _end_failed(draft, task, failure)
+            stand_in = session.definition.task(step_id)
+            stands_for = task.stands_for or task.step_id
+            return start_step(draft, _session_waits(draft, session), stand_in, stands_for)
+        case None:
+            return _fail_task(draft, task, session, failure)
+
+
+def _fail_task(
+    draft: Draft, task: Task, session: WorkflowSession, failure: Failure
+) -> WorkflowSession:
+    _end_failed(draft, task, failure)
+    error = {"taskId": task.id, "stepId": task.step_id, **describe(failure)}
+    session = draft.session(
+        session, status=SessionStatus.FAILED, error=error, ended_at=draft.ctx.now
+    )
+    draft.session_event(EventType.SESSION_FAILED, session, error=error)
+    return session
+
+
+def _end_failed(draft: Draft, task: Task, failure: Failure) -> None:
+    timed_out = failure.code in _TIMEOUTS
+    if timed_out and task.status.in_flight:
+        draft.abandon(task)
+    ended = draft.task(
+        task,
+        **_OUT_OF_FLIGHT,
+        status=TaskStatus.TIMED_OUT if timed_out else TaskStatus.FAILED,
+        ended_at=draft.ctx.now,
+        error=describe(failure),
+    )
+    draft.task_event(
+        EventType.TASK_TIMED_OUT if timed_out else EventType.TASK_FAILED,
+        ended,
+        code=failure.code.value,
+    )
+
+
+def describe(failure: Failure) -> dict[str, Any]:
+    """A failure as users see it, in events, tasks and sessions."""
+    shown = {
+        "code": failure.code.value,
+        "message": failure.message,
+        "status": failure.status,
+        "body": failure.body,
+        "error": failure.error,
+    }
+    return {key: value for key, value in shown.items() if value is not None}
+
+
+# --- ending early -----------------------------------------------------------------------------
+
+
+def cancel_tasks(draft: Draft, tasks: tuple[Task, ...], reason: str) -> None:
+    """End every unfinished task of a session that ends; agents are told to stop."""
+    for task in tasks:
+        if task.status.ended:
+            continue
+        if task.status.in_flight:
+            draft.abandon(task)
+        cancelled = draft.task(
+            task, **_OUT_OF_FLIGHT, status=TaskStatus.CANCELLED, ended_at=draft.ctx.now
+        )
+        draft.task_event(EventType.TASK_CANCELLED, cancelled, reason=reason)
+
+
+def _session_waits(draft: Draft, session: WorkflowSession) -> WorkflowSession:
+    if session.status is not SessionStatus.RUNNING:
+        return session
+    return draft.session(session, status=SessionStatus.WAITING)

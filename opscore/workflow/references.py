@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from opscore.workflow.faults import point
+
 RESULT_LIMIT = 1024 * 1024
 REFERENCE_LIMIT = 512
 
@@ -105,11 +107,15 @@ def _step(window: str, position: int) -> tuple[str, int]:
 
 def _name(window: str, start: int) -> tuple[str, int]:
     end = start
-    while end < len(window) and window[end] not in _ENDS_NAME and not window[end].isspace():
+    while end < len(window) and _continues_name(window[end]):
         end += 1
     if end == start:
         raise _malformed()
     return window[start:end], end
+
+
+def _continues_name(character: str) -> bool:
+    return character.isprintable() and not character.isspace() and character not in _ENDS_NAME
 
 
 def _bracket(window: str, start: int) -> tuple[str, int]:
@@ -122,7 +128,7 @@ def _bracket(window: str, start: int) -> tuple[str, int]:
         name = window[start:end]
         if not _is_index(name):
             raise _malformed()
-    if end < 0 or window[close : close + 1] != "]":
+    if end < 0 or window[close : close + 1] != "]" or not name.isprintable():
         raise _malformed()
     return name, close + 1
 
@@ -144,7 +150,7 @@ class _Resolver:
 
     scope: Mapping[str, Any]
     size: int = 0
-    known: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    known: dict[str, tuple[Any, str, int]] = field(default_factory=dict)
 
     def walk(self, value: Any) -> Any:
         match value:
@@ -168,15 +174,16 @@ class _Resolver:
     def _value(self, reference: Reference) -> tuple[Any, str]:
         if reference.text not in self.known:
             value = _look_up(reference, self.scope)
-            self.known[reference.text] = (value, _as_text(value))
-        found = self.known[reference.text]
-        self.size += len(found[1])
+            text = _as_text(value)
+            self.known[reference.text] = (value, text, len(text.encode("utf-8", "surrogatepass")))
+        value, text, size = self.known[reference.text]
+        self.size += size
         if self.size > RESULT_LIMIT:
             raise ParametersTooLargeError(
                 f"The references of this task bring in more than {RESULT_LIMIT // 1024} KiB."
                 " Refer to a smaller part of the results."
             )
-        return found
+        return value, text
 
 
 def _as_text(value: Any) -> str:
@@ -229,14 +236,9 @@ def _inventory(value: Any) -> str:
 def _strings(value: Mapping[str, Any] | Sequence[Any], pointer: str) -> Iterator[tuple[str, str]]:
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     for key, item in items:
-        place = f"{pointer}/{escape(str(key))}"
+        place = point(pointer, str(key))
         if isinstance(item, str):
             if _OPEN in item:
                 yield place, item
         elif isinstance(item, Mapping | list | tuple):
             yield from _strings(item, place)
-
-
-def escape(token: str) -> str:
-    """A name as it stands in a JSON pointer."""
-    return token.replace("~", "~0").replace("/", "~1")

@@ -65,13 +65,13 @@ def _parse_text(text: str) -> timedelta:
 
 
 def _within_limits(amount: float, size: timedelta) -> timedelta:
-    if math.isnan(amount):
-        raise ValueError(_HINT)
     if amount < 0:
         raise ValueError("A duration cannot be negative.")
     # Compared before it is multiplied: a timedelta overflows where a comparison does not.
     if amount > LONGEST / size:
         raise ValueError(_too_long())
+    if math.isnan(amount):
+        raise ValueError(_HINT)
     return _checked(amount * size)
 
 

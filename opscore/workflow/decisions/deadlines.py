@@ -96,7 +96,7 @@ def _lose_lease(draft: Draft, facts: TaskFacts) -> None:
     task = facts.task
     if task.status is TaskStatus.RUNNING:
         step = facts.session.definition.task(task.step_id)
-        deadline = run_deadline(task, step, draft.ctx)
+        deadline = run_deadline(task, step, draft.ctx.policy)
         draft.task(task, lease_until=None, accepted_at=draft.ctx.now, run_deadline=deadline)
         return
     lost = task.lost_leases + 1

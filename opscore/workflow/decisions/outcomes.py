@@ -13,6 +13,7 @@ from opscore.models import (
     FailureCode,
     HoldReason,
     Outcome,
+    Policy,
     SessionStatus,
     Task,
     TaskDefinition,
@@ -40,9 +41,9 @@ _NOT_FOUND_DELAYS = (timedelta(seconds=5), timedelta(seconds=15), timedelta(seco
 _FREE_AT_AGENTKIT = frozenset({FailureCode.UNREACHABLE, FailureCode.UNAUTHORIZED, FailureCode.TLS})
 
 
-def run_deadline(task: Task, step: TaskDefinition, ctx: Context) -> datetime:
+def run_deadline(task: Task, step: TaskDefinition, policy: Policy) -> datetime:
     """Absolute from the moment of dispatch; heartbeats do not move it."""
-    return (task.dispatched_at or ctx.now) + (step.timeout or ctx.policy.run_timeout)
+    return (task.dispatched_at or task.waiting_since) + (step.timeout or policy.run_timeout)
 
 
 def on_outcome(
@@ -95,7 +96,7 @@ def _accept(draft: Draft, facts: TaskFacts, task: Task) -> None:
         task,
         accepted_at=draft.ctx.now,
         lease_until=None,
-        run_deadline=run_deadline(task, step, draft.ctx),
+        run_deadline=run_deadline(task, step, draft.ctx.policy),
         start_deadline=None if alive else _start_deadline(task, step, draft.ctx),
     )
     draft.task_event(EventType.TASK_ACCEPTED, task, via=task.via)
@@ -156,7 +157,7 @@ def _outlived_doubt(task: Task, failure: Failure) -> bool:
 
 def _timed_out(facts: TaskFacts, task: Task, failure: Failure, ctx: Context) -> Failure:
     """A message that was under way until the task's deadline is a missed deadline."""
-    deadline = run_deadline(task, facts.session.definition.task(task.step_id), ctx)
+    deadline = run_deadline(task, facts.session.definition.task(task.step_id), ctx.policy)
     if failure.code is FailureCode.OUTCOME_UNKNOWN and ctx.now >= deadline:
         return Failure(FailureCode.RUN_TIMEOUT, "The agent did not finish before the deadline.")
     return failure

@@ -1,0 +1,229 @@
+"""The engine: reads facts, has a decision made of them, writes the change, tells who listens."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from opscore.clock import Clock
+from opscore.exceptions import VersionConflictError
+from opscore.models import (
+    Agent,
+    Change,
+    Claim,
+    Delivery,
+    Event,
+    EventType,
+    IdempotencyRecord,
+    Outcome,
+    Policy,
+    Registration,
+    StateReport,
+    TaskResult,
+    WebhookReceipt,
+    WorkflowDefinition,
+    WorkflowRevision,
+)
+from opscore.storage import Storage
+from opscore.workflow import decisions
+from opscore.workflow.decisions import Context, Registered
+from opscore.workflow.forwarding import Forwarding, Forwards, learn
+
+logger = logging.getLogger(__name__)
+
+F = TypeVar("F")
+Listener = Callable[[Change], None]
+
+_TRIES = 10
+_EARLY_REPORT_AGE = timedelta(seconds=60)
+
+
+class Engine:
+    """The one way by which agents, sessions and tasks change."""
+
+    def __init__(self, storage: Storage, clock: Clock, policy: Policy) -> None:
+        self.storage = storage
+        self.clock = clock
+        self.policy = policy
+        self.forwarding = Forwarding()
+        self._listeners: list[Listener] = []
+
+    def subscribe(self, listener: Listener) -> None:
+        """The listener is called after each applied change; it must not wait for anything."""
+        self._listeners.append(listener)
+
+    # --- agents ---------------------------------------------------------------------------
+
+    async def register(
+        self, registration: Registration, receipt: WebhookReceipt | None = None
+    ) -> Registered:
+        for _ in range(_TRIES):
+            ctx = self._context()
+            facts = await self.storage.registration_facts(
+                registration.agent_id, ctx.now - _EARLY_REPORT_AGE
+            )
+            outcome = decisions.register_agent(facts, registration, ctx, receipt)
+            if await self._applied(outcome.change):
+                return outcome
+        raise _kept_changing()
+
+    async def change_agent(
+        self, agent_id: str, decide: Callable[[Agent, Context], Change]
+    ) -> Change | None:
+        """None when there is no such agent."""
+
+        async def read() -> Agent | None:
+            candidate = await self.storage.agent(agent_id)
+            return candidate.agent if candidate else None
+
+        return await self._change(read, decide)
+
+    async def agent_reported(self, report: StateReport) -> Change | None:
+        """None when the agent is unknown; the report is kept for a registration that follows."""
+        task_id = decisions.named_task(report.details)
+        change = await self._change(
+            lambda: self.storage.agent_facts(report.agent_id, task_id),
+            lambda facts, ctx: decisions.on_state_report(facts, report, ctx),
+        )
+        if change is None:
+            await self.storage.keep_early_report(report, self.clock.now())
+        return change
+
+    # --- sessions -------------------------------------------------------------------------
+
+    async def start_session(
+        self,
+        session_id: str,
+        definition: WorkflowDefinition,
+        revision: int,
+        agent_id: str | None,
+        payload: dict[str, Any],
+        idempotency: IdempotencyRecord | None = None,
+    ) -> Change:
+        change = decisions.start_session(
+            session_id, definition, revision, agent_id, payload, self._context(), idempotency
+        )
+        await self.apply(change)
+        return change
+
+    async def cancel_session(self, session_id: str, reason: str) -> Change | None:
+        return await self._change(
+            lambda: self.storage.session_facts(session_id),
+            lambda facts, ctx: decisions.cancel_session(facts, reason, ctx),
+        )
+
+    async def update_session(self, session_id: str, metadata: dict[str, Any]) -> Change | None:
+        return await self._change(
+            lambda: self.storage.session(session_id),
+            lambda session, ctx: decisions.update_session(session, metadata, ctx),
+        )
+
+    # --- tasks ----------------------------------------------------------------------------
+
+    async def task_outcome(
+        self, claim: Claim, via: Delivery, outcome: Outcome, probe: bool = False
+    ) -> Change | None:
+        task = claim.task
+        return await self._change(
+            lambda: self.storage.task_facts(task.id),
+            lambda facts, ctx: decisions.on_outcome(
+                facts, task.attempt, task.owner or "", via, outcome, ctx, probe
+            ),
+        )
+
+    async def task_reported(self, task_id: str, report: TaskResult) -> Change | None:
+        return await self._change(
+            lambda: self.storage.task_facts(task_id),
+            lambda facts, ctx: decisions.on_task_result(facts, report, ctx),
+        )
+
+    async def task_heartbeat(
+        self, task_id: str, progress: Any, attempt: int | None
+    ) -> Change | None:
+        return await self._change(
+            lambda: self.storage.task_facts(task_id),
+            lambda facts, ctx: decisions.on_heartbeat(facts, progress, attempt, ctx),
+        )
+
+    # --- time -----------------------------------------------------------------------------
+
+    async def task_due(self, task_id: str) -> Change | None:
+        return await self._change(lambda: self.storage.task_facts(task_id), decisions.on_task_due)
+
+    async def session_due(self, session_id: str) -> Change | None:
+        return await self._change(
+            lambda: self.storage.session_facts(session_id), decisions.on_session_due
+        )
+
+    async def agent_due(self, agent_id: str) -> Change | None:
+        return await self.change_agent(agent_id, decisions.on_agent_due)
+
+    async def task_stranded(self, task_id: str) -> Change | None:
+        return await self._change(lambda: self.storage.task_facts(task_id), decisions.on_stranded)
+
+    # --- workflows ------------------------------------------------------------------------
+
+    async def save_workflow(self, saved: WorkflowRevision) -> None:
+        data = {"workflowId": saved.id, "revision": saved.revision}
+        event = Event(EventType.WORKFLOW_SAVED, saved.saved_at, data=data)
+        await self.apply(Change(workflow=saved, events=(event,)))
+
+    async def delete_workflow(self, workflow_id: str) -> None:
+        data = {"workflowId": workflow_id}
+        event = Event(EventType.WORKFLOW_DELETED, self.clock.now(), data=data)
+        await self.apply(Change(deleted_workflow=workflow_id, events=(event,)))
+
+    # --- the one way of writing -----------------------------------------------------------
+
+    async def apply(self, change: Change) -> None:
+        await self.storage.apply(change)
+        for listener in self._listeners:
+            listener(change)
+        if change.forwarding_works is not None:
+            await self._learn(change.forwarding_works)
+
+    async def _applied(self, change: Change) -> bool:
+        """False when a record changed meanwhile."""
+        try:
+            await self.apply(change)
+        except VersionConflictError:
+            return False
+        return True
+
+    async def _change(
+        self,
+        read: Callable[[], Awaitable[F | None]],
+        decide: Callable[[F, Context], Change],
+    ) -> Change | None:
+        """Read, decide, write; on a version conflict read and decide again, with a limit."""
+        for _ in range(_TRIES):
+            facts = await read()
+            if facts is None:
+                return None
+            change = decide(facts, self._context())
+            if change == Change() or await self._applied(change):
+                return change
+        raise _kept_changing()
+
+    def _context(self) -> Context:
+        return Context(
+            now=self.clock.now(),
+            wall=self.clock.wall(),
+            policy=self.policy,
+            forwards_proved=self.forwarding.state is Forwards.PROVED,
+        )
+
+    async def _learn(self, works: bool) -> None:
+        before, now = self.forwarding, self.clock.now()
+        self.forwarding = learn(before, works, now)
+        if before.state is self.forwarding.state:
+            return
+        logger.warning("AgentKit's forwards are now %s.", self.forwarding.state.value)
+        data = {"forwards": self.forwarding.state.value, "before": before.state.value}
+        await self.apply(Change(events=(Event(EventType.DELIVERY_LEARNED, now, data=data),)))
+
+
+def _kept_changing() -> VersionConflictError:
+    return VersionConflictError(
+        "The record was changed by others again and again; try once more.", retry_after=1
+    )

@@ -1,0 +1,52 @@
+"""The timekeeper: waits for whatever is due next and lets it be decided."""
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from opscore.exceptions import StorageError
+from opscore.models import Change
+from opscore.workflow.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+_BATCH = 200
+_PAUSE = timedelta(seconds=1)
+
+
+class Timekeeper:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._clock = engine.clock
+        self._wake = asyncio.Event()
+        engine.subscribe(self._on_change)
+
+    async def run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await self.process_due()
+                until = await self._engine.storage.next_due()
+            except StorageError as error:
+                logger.warning("Timers could not be read: %s", error.detail)
+                until = self._clock.now() + _PAUSE
+            await self._clock.wait(self._wake, until)
+
+    async def process_due(self) -> int:
+        """Decide everything that is due now; how many changes that made."""
+        total = 0
+        while due := await self._engine.storage.due(self._clock.now(), _BATCH):
+            changes = [await self._engine.task_due(task_id) for task_id in due.tasks]
+            changes += [await self._engine.session_due(session_id) for session_id in due.sessions]
+            changes += [await self._engine.agent_due(agent_id) for agent_id in due.agents]
+            made = sum(change is not None and change != Change() for change in changes)
+            if not made:
+                # Without this a timer that nobody acts on would keep the process spinning.
+                raise AssertionError(f"nothing was decided about what is due: {due}")
+            total += made
+            await asyncio.sleep(0)
+        return total
+
+    def _on_change(self, change: Change) -> None:
+        if change.may_ready or change.tasks:
+            self._wake.set()

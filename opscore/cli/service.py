@@ -1,0 +1,20 @@
+"""Starts the service. Each wrong setting becomes a sentence, and the exit status is 2."""
+
+import sys
+from typing import Any
+
+from opscore.api.serve import run
+from opscore.exceptions import ConfigurationError
+from opscore.settings import load_settings
+
+BAD_SETTINGS = 2
+
+
+def run_service(host: str | None, port: int | None) -> int:
+    given: dict[str, Any] = {"host": host, "port": port}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        return run(load_settings().model_copy(update=chosen))
+    except ConfigurationError as error:
+        print(error.detail, file=sys.stderr)
+        return BAD_SETTINGS

@@ -23,6 +23,7 @@ from opscore.models import (
 )
 from opscore.storage import Storage
 from opscore.workflow.breaker import Breaker
+from opscore.workflow.decisions import run_deadline
 from opscore.workflow.engine import Engine
 from opscore.workflow.forwarding import Forwards, after_probe, is_probe_due, route
 from opscore.workflow.queue import Gate, Reason

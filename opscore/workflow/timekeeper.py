@@ -12,6 +12,8 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 200
 _PAUSE = timedelta(seconds=1)
+# What is due and yet changes nothing (someone else was quicker) must not become a tight loop.
+_SHORTEST_WAIT = timedelta(milliseconds=10)
 
 
 class Timekeeper:
@@ -25,8 +27,10 @@ class Timekeeper:
         while True:
             self._wake.clear()
             try:
-                await self.process_due()
+                made = await self.process_due()
                 until = await self._engine.storage.next_due()
+                if until is not None and not made:
+                    until = max(until, self._clock.now() + _SHORTEST_WAIT)
             except StorageError as error:
                 logger.warning("Timers could not be read: %s", error.detail)
                 until = self._clock.now() + _PAUSE
@@ -41,8 +45,7 @@ class Timekeeper:
             changes += [await self._engine.agent_due(agent_id) for agent_id in due.agents]
             made = sum(change is not None and change != Change() for change in changes)
             if not made:
-                # Without this a timer that nobody acts on would keep the process spinning.
-                raise AssertionError(f"nothing was decided about what is due: {due}")
+                break
             total += made
             await asyncio.sleep(0)
         return total

@@ -1,0 +1,219 @@
+"""What an HTTP answer means for the task: pure tables from the answer to an Outcome."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from opscore.agentkit_client.bodies import UnacceptableBodyError, read_json, read_text
+from opscore.agentkit_client.retry_after import DEFAULT_WAIT, read_retry_after
+from opscore.models import Accepted, Answered, Failure, FailureCode, MessageType, Outcome, Task
+
+MAX_ANSWER = 1024 * 1024
+MAX_RESULT = 256 * 1024
+MAX_KEPT_BODY = 4096
+MAX_MESSAGE = 500
+
+_AGENT_UNKNOWN = re.compile(r"Agent with ID '.*' not found\.?", re.DOTALL)
+_NO_ROUTE = "Not Found"
+_ERROR_WORDS = frozenset({"error", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """An answer as read: header names in lower case, the body at most MAX_ANSWER bytes.
+
+    `unread` says why the body was not read to its end, as a clause.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    unread: str | None = None
+
+
+def agentkit_outcome(answer: HttpAnswer, task: Task, now: datetime) -> Outcome:
+    """What AgentKit's answer to `/run` means. `now` is the wall clock's time."""
+    if not 200 <= answer.status < 300:
+        return _agentkit_refusal(answer, task, now)
+    try:
+        document = _document(answer)
+    except UnacceptableBodyError as error:
+        return _unclear("AgentKit", answer, str(error))
+    status = _status(document)
+    if status in _ERROR_WORDS:
+        return _reported_error(document, answer)
+    if task.message_type is not MessageType.TOOL_INVOCATION:
+        return Accepted() if status else _unclear("AgentKit", answer, "it names no status")
+    if status != "success":
+        return _unclear("AgentKit", answer, "its status is not success")
+    data = document.get("data")
+    result = data["result"] if isinstance(data, dict) and "result" in data else data
+    return _answered(result, "The tool")
+
+
+def direct_outcome(answer: HttpAnswer, endpoint: str, now: datetime) -> Outcome:
+    """What an agent's answer to a direct delivery means. `endpoint` is for messages."""
+    if not 200 <= answer.status < 300:
+        return _agent_refusal(answer, endpoint, now)
+    if not answer.body and not answer.unread:
+        return Accepted()
+    try:
+        document = _value(answer)
+    except UnacceptableBodyError as error:
+        return _unclear("The agent", answer, str(error))
+    status = _status(document)
+    if status == "completed":
+        return _answered(document.get("result"), "The agent")
+    return _agent_error(document) if status in _ERROR_WORDS else Accepted()
+
+
+def _agentkit_refusal(answer: HttpAnswer, task: Task, now: datetime) -> Failure:
+    if answer.status != 404:
+        return _refusal("AgentKit", answer, now)
+    detail = _detail(answer)
+    if detail is None or detail == _NO_ROUTE:
+        return _failure(
+            FailureCode.UPSTREAM_ERROR,
+            "AgentKit does not know the address that was called (404); check AGENTKIT_API_URL.",
+            answer,
+        )
+    is_tool = task.message_type is MessageType.TOOL_INVOCATION
+    if is_tool and not _AGENT_UNKNOWN.fullmatch(detail):
+        message = "AgentKit does not know the tool (404); check toolName in the workflow."
+        return _failure(FailureCode.REJECTED, message, answer, terminal=True)
+    return _failure(FailureCode.AGENT_UNKNOWN, "AgentKit does not know the agent (404).", answer)
+
+
+def _agent_refusal(answer: HttpAnswer, endpoint: str, now: datetime) -> Failure:
+    if answer.status in (404, 405):
+        message = (
+            f"Nothing takes tasks at the agent's contact endpoint {endpoint} "
+            f"(HTTP {answer.status}); register the agent with its right endpoint."
+        )
+        return _failure(FailureCode.UPSTREAM_ERROR, message, answer)
+    if answer.status == 500:
+        said = _one_line(_detail(answer) or read_text(answer.body, MAX_KEPT_BODY))
+        message = f"The agent failed: {said}" if said else "The agent failed and gave no reason."
+        return _failure(FailureCode.AGENT_ERROR, message, answer)
+    return _refusal("The agent", answer, now)
+
+
+def _refusal(who: str, answer: HttpAnswer, now: datetime) -> Failure:
+    """What every status outside 2xx means that has no meaning special to who sent it."""
+    status = answer.status
+    wait = read_retry_after(answer.headers.get("retry-after"), now)
+    if status == 429 or (status == 503 and wait is not None):
+        message = f"{who} asked to wait (HTTP {status}); the task is sent again after that."
+        failure = _failure(FailureCode.THROTTLED, message, answer, free=True)
+        return replace(failure, retry_after=DEFAULT_WAIT if wait is None else wait)
+    if 300 <= status < 400:
+        message = (
+            f"{who} answered with a redirect (HTTP {status}), and none is followed; "
+            "configure the address that it leads to."
+        )
+        return _failure(FailureCode.REDIRECTED, message, answer, terminal=True)
+    if status in (401, 403):
+        message = f"{who} refused the credentials (HTTP {status}); check the keys on both sides."
+        return _failure(FailureCode.UNAUTHORIZED, message, answer)
+    if status == 408 or 500 <= status < 600:
+        failure = _failure(
+            FailureCode.UPSTREAM_ERROR, f"{who} could not take the task (HTTP {status}).", answer
+        )
+        return replace(failure, retry_after=wait)
+    if 400 <= status < 500:
+        message = f"{who} refused the task (HTTP {status}); its answer says what to correct."
+        return _failure(FailureCode.REJECTED, message, answer, terminal=True)
+    return _unclear(who, answer, f"{status} is no status of HTTP")
+
+
+def _reported_error(document: Mapping[str, Any], answer: HttpAnswer) -> Failure:
+    data = document.get("data")
+    said = data.get("error_message") if isinstance(data, dict) else None
+    message = _bounded(said or document.get("message")) or "no reason was given"
+    error = {"message": message, "code": _bounded(document.get("error_code"))}
+    return Failure(
+        FailureCode.TOOL_ERROR,
+        f"AgentKit reported an error: {_one_line(message)}",
+        status=answer.status,
+        error=error,
+    )
+
+
+def _agent_error(document: Mapping[str, Any]) -> Failure:
+    named = (document.get(key) for key in ("error", "message", "detail"))
+    said = next((value for value in named if value), None)
+    reason = _one_line(said) if isinstance(said, str) else "its answer says why"
+    message = f"The agent answered that the task failed: {reason}"
+    large = len(orjson.dumps(said)) > MAX_KEPT_BODY
+    return Failure(FailureCode.AGENT_ERROR, message, error=_bounded(said) if large else said)
+
+
+def _answered(result: Any, who: str) -> Outcome:
+    if len(orjson.dumps(result)) > MAX_RESULT:
+        return Failure(
+            FailureCode.REJECTED,
+            f"{who}'s result is too large: it is over {MAX_RESULT // 1024} KiB; "
+            "store it elsewhere and return where it is.",
+            terminal=True,
+        )
+    return Answered(result)
+
+
+def _unclear(who: str, answer: HttpAnswer, reason: str) -> Failure:
+    message = f"{who}'s answer (HTTP {answer.status}) cannot be understood: {reason}."
+    return _failure(FailureCode.OUTCOME_UNKNOWN, message, answer)
+
+
+def _failure(
+    code: FailureCode,
+    message: str,
+    answer: HttpAnswer,
+    *,
+    terminal: bool = False,
+    free: bool = False,
+) -> Failure:
+    body = read_text(answer.body, MAX_KEPT_BODY) or None
+    return Failure(code, message, terminal, free, status=answer.status, body=body)
+
+
+def _document(answer: HttpAnswer) -> dict[str, Any]:
+    document = _value(answer)
+    if not isinstance(document, dict):
+        raise UnacceptableBodyError("it is not a JSON object")
+    return document
+
+
+def _value(answer: HttpAnswer) -> Any:
+    if answer.unread is not None:
+        raise UnacceptableBodyError(answer.unread)
+    if not answer.body:
+        raise UnacceptableBodyError("it is empty")
+    return read_json(answer.body)
+
+
+def _status(document: Any) -> str | None:
+    word = document.get("status") if isinstance(document, dict) else None
+    return word.strip().lower() if isinstance(word, str) else None
+
+
+def _detail(answer: HttpAnswer) -> str | None:
+    try:
+        detail = _document(answer).get("detail")
+    except UnacceptableBodyError:
+        return None
+    return None if detail is None else str(detail)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:MAX_MESSAGE]
+
+
+def _bounded(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return read_text(text.encode(), MAX_KEPT_BODY)

@@ -1,0 +1,160 @@
+"""Connecting only where it is allowed: the address that was checked is the one that is called."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import ip_address
+
+import httpcore
+import httpx
+
+from opscore.agentkit_client.addresses import check_address
+from opscore.agentkit_client.errors import ExchangeError
+from opscore.exceptions import ForbiddenEndpointError
+from opscore.models import FailureCode
+
+Resolver = Callable[[str, int], Awaitable[list[str]]]
+
+# Less than the 5 s after which common servers close a silent connection: a connection is then
+# dropped by us before it can break under a message.
+KEEP_ALIVE = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a message goes. `name` is how error messages call it."""
+
+    name: str
+    origin: httpcore.Origin
+    host_header: bytes
+    path: bytes
+
+    @classmethod
+    def parse(cls, url: str, name: str) -> "Target":
+        """Raise httpx.InvalidURL for what is no URL."""
+        parsed = httpx.URL(url)
+        port = parsed.port or (443 if parsed.scheme == "https" else 80)
+        origin = httpcore.Origin(parsed.raw_scheme, parsed.raw_host, port)
+        return cls(name, origin, parsed.netloc, parsed.raw_path)
+
+    def at(self, path: bytes) -> "Target":
+        return Target(self.name, self.origin, self.host_header, path)
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The addresses of a name, best first."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class Connector:
+    """Resolves a name once, checks every address, and connects to one of those very addresses.
+
+    A name with one forbidden address is refused as a whole: an honest agent has none.
+    """
+
+    def __init__(
+        self, allow_private: bool, resolver: Resolver = resolve, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self._allow_private = allow_private
+        self._resolve = resolver
+        self._given_tls = tls
+        self._network = httpcore.AnyIOBackend()
+
+    async def connect(self, target: Target) -> httpcore.AsyncHTTP11Connection:
+        """Raise ExchangeError; nothing has been sent then."""
+        try:
+            stream = await self._open(target)
+        except httpcore.ConnectTimeout as error:
+            raise too_slow_to_connect() from error
+        except ForbiddenEndpointError as error:
+            raise ExchangeError(
+                FailureCode.FORBIDDEN_ENDPOINT, error.detail, terminal=True
+            ) from error
+        except (httpcore.NetworkError, OSError, UnicodeError) as error:
+            raise _cannot_connect(error) from error
+        return httpcore.AsyncHTTP11Connection(target.origin, stream, KEEP_ALIVE)
+
+    async def _open(self, target: Target) -> httpcore.AsyncNetworkStream:
+        host, port = target.origin.host.decode("ascii"), target.origin.port
+        stream = await self._connect_to_first(await self._addresses(host, port), port)
+        if target.origin.scheme != b"https":
+            return stream
+        try:
+            return await stream.start_tls(self._tls, server_hostname=host)
+        except BaseException:
+            # A deadline cancels the handshake, and then nobody else closes the stream.
+            await stream.aclose()
+            raise
+
+    async def _connect_to_first(
+        self, addresses: list[str], port: int
+    ) -> httpcore.AsyncNetworkStream:
+        failure = httpcore.ConnectError("The host name has no address.")
+        for address in addresses:
+            try:
+                return await self._network.connect_tcp(address, port)
+            except httpcore.ConnectError as error:
+                failure = error
+        raise failure
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        addresses = [host] if _is_address(host) else await self._resolve(host, port)
+        for address in addresses:
+            check_address(address, self._allow_private)
+        return addresses
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return self._given_tls or httpx.create_ssl_context()
+
+
+def too_slow_to_connect() -> ExchangeError:
+    return ExchangeError(FailureCode.OUTCOME_UNKNOWN, "could not connect in time")
+
+
+def tls_error(error: ssl.SSLError) -> ExchangeError:
+    reason = (
+        error.verify_message
+        if isinstance(error, ssl.SSLCertVerificationError)
+        else error.reason or "the handshake failed"
+    )
+    return ExchangeError(
+        FailureCode.TLS,
+        f"the TLS connection was refused: {reason.rstrip('.')}; mend its certificate",
+    )
+
+
+def _cannot_connect(error: Exception) -> ExchangeError:
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ssl.SSLError):
+            return tls_error(cause)
+    if any(isinstance(cause, socket.gaierror | UnicodeError) for cause in causes):
+        reason = "its host name cannot be resolved"
+    elif any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        reason = "the connection was refused"
+    else:
+        reason = "no connection could be made"
+    return ExchangeError(FailureCode.UNREACHABLE, reason)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        if isinstance(cause, BaseExceptionGroup):
+            for member in cause.exceptions:
+                yield from _causes(member)
+        cause = cause.__cause__
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -51,7 +51,7 @@ class DemoClient:
 
     def events(self, session_id: str, after: int) -> list[SeenEvent]:
         page = self._get(f"session/{session_id}/events", after=after)
-        return [_event(item) for item in page["items"]]
+        return [read_event(item) for item in page["items"]]
 
     def _get(self, path: str, **query: Any) -> dict[str, Any]:
         return self._read(self._http.get(f"/v1/opscore/{path}", params=query))
@@ -65,7 +65,7 @@ class DemoClient:
         return body
 
 
-def _event(item: Mapping[str, Any]) -> SeenEvent:
+def read_event(item: Mapping[str, Any]) -> SeenEvent:
     return SeenEvent(
         seq=item["seq"],
         type=item["type"],

@@ -120,9 +120,10 @@ def _interpolated(text: str, variables: Mapping[str, str]) -> str:
 def _on_loopback(text: str, name: str, ports: dict[str, int]) -> str:
     for other, port in CONTAINER_PORTS.items():
         text = text.replace(f"//{other}:{port}", f"//127.0.0.1:{ports[other]}")
-    own = CONTAINER_PORTS[name]
-    text = text.replace(f"//127.0.0.1:{own}/", f"//127.0.0.1:{ports[name]}/")
-    return {"0.0.0.0": "127.0.0.1", str(own): str(ports[name])}.get(text, text)
+    text = text.replace(f"//127.0.0.1:{CONTAINER_PORTS[name]}/", f"//127.0.0.1:{ports[name]}/")
+    own = {"--host=0.0.0.0": "--host=127.0.0.1"}
+    own[f"--port={CONTAINER_PORTS[name]}"] = f"--port={ports[name]}"
+    return own.get(text, text)
 
 
 def _environment(service: Service) -> dict[str, str]:

@@ -14,7 +14,15 @@ from rich.text import Text
 from opscore.cli.children import Child, Children, ProcessFailedError, children_in
 from opscore.cli.demo_client import DemoClient, SeenEvent
 from opscore.cli.demo_places import Places
-from opscore.cli.demo_story import AGENTS, SESSION_ENDS, TOPIC, WORKFLOW, how_to_go_on, sentence
+from opscore.cli.demo_story import (
+    AGENTS,
+    FIRST_AGENT,
+    SESSION_ENDS,
+    TOPIC,
+    WORKFLOW,
+    how_to_go_on,
+    sentence,
+)
 
 PATIENCE = 20.0
 PAUSE = 0.05
@@ -68,7 +76,8 @@ class Demo:
         names = self._gather_agents(client, service)
         self._say(f"Registered: {', '.join(sorted(names.values()))}.\n")
         client.save_workflow(WORKFLOW)
-        session_id = client.trigger(next(iter(names)), WORKFLOW["id"], {"topic": TOPIC})
+        ids = {name: agent_id for agent_id, name in names.items()}
+        session_id = client.trigger(ids[FIRST_AGENT], WORKFLOW["id"], {"topic": TOPIC})
         self._follow(client, service, session_id, names)
         session = client.session(session_id)
         if session["status"] != "completed":

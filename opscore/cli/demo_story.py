@@ -7,8 +7,9 @@ from opscore.cli.demo_client import SeenEvent
 
 TOPIC = "tidal power"
 
+FIRST_AGENT = "researcher"
 AGENTS: Mapping[str, tuple[str, ...]] = {
-    "researcher": ("--capability", "research"),
+    FIRST_AGENT: ("--capability", "research"),
     "analyst": ("--capability", "analysis", "--fail-first", "1"),
     "writer": ("--capability", "writing"),
 }

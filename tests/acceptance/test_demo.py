@@ -1,0 +1,134 @@
+"""The demo as a user runs it: real processes on free ports, and nothing left behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import httpx
+import pytest
+
+from opscore.cli.children import ProcessFailedError, children_in
+from opscore.cli.demo_story import AGENTS
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+
+TIME_LIMIT = 30
+RUNNING = "Everything keeps running"
+
+
+@contextmanager
+def demo(folder: Path, *switches: str) -> Iterator[subprocess.Popen[str]]:
+    """The demo, begun where a user's own settings would break it if it took them."""
+    (folder / ".env").write_text("OPSCORE_DISPATCH_MODE=nonsense\nOPSCORE_PORT=1\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "opscore", "demo", *switches],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder), "OPSCORE_STORAGE_URL": "nonsense:"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=TIME_LIMIT)
+
+
+def read_until(stream: IO[str] | None, words: str) -> str:
+    assert stream is not None
+    lines: list[str] = []
+    for line in stream:
+        lines.append(line)
+        if words in line:
+            return "".join(lines)
+    raise AssertionError(f"{words!r} never came; the demo said: {''.join(lines)}")
+
+
+def urls_in_logs(folder: Path) -> set[str]:
+    logs = [path.read_text() for path in folder.glob("opscore-demo-*/*.log")]
+    assert len(logs) == 2 + len(AGENTS)
+    return {url for log in logs for url in re.findall(r"listens on (http://[0-9.:]+)", log)}
+
+
+def assert_all_gone(urls: set[str]) -> None:
+    for url in urls:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url, trust_env=False)
+
+
+def test_a_whole_workflow_with_one_retry_within_the_time(tmp_path: Path) -> None:
+    with demo(tmp_path, "--once") as process:
+        output, errors = process.communicate(timeout=TIME_LIMIT)
+    assert (process.returncode, errors) == (0, "")
+    said = re.findall(r"^\d\d:\d\d:\d\d\.\d{3}  (\S+) +(.+)$", output, re.MULTILINE)
+    wanted = [
+        ("ops-core", "the workflow research-brief starts"),
+        ("researcher", "gather is completed"),
+        ("analyst", "analyse is sent, attempt 1"),
+        ("analyst", "analyse failed: The agent was told to fail this task."),
+        ("analyst", "analyse is sent, attempt 2"),
+        ("analyst", "analyse is completed"),
+        ("writer", "write is completed"),
+        ("ops-core", "the workflow is completed"),
+    ]
+    assert [line for line in said if line in wanted] == wanted
+    assert '"title": "A brief on tidal power"' in output
+    assert "\x1b" not in output
+    urls = urls_in_logs(tmp_path)
+    assert len(urls) >= 1 + len(AGENTS)
+    assert_all_gone(urls | set(re.findall(r"http://127\.0\.0\.1:\d+", output)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_keeps_running_until_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    with demo(tmp_path) as process:
+        output = read_until(process.stdout, RUNNING)
+        urls = urls_in_logs(tmp_path)
+        [key] = re.findall(r"^ +key=(\w+)$", output, re.MULTILINE)
+        [api] = re.findall(r"^ +api=(\S+)$", output, re.MULTILINE)
+        paths = re.findall(r'curl -s "\$api(\S+)"', output)
+        assert len(paths) == 4
+        for path in paths:
+            answer = httpx.get(
+                api + path, headers={"Authorization": f"Bearer {key}"}, trust_env=False
+            )
+            assert answer.status_code == 200
+        [docs] = re.findall(r"(http\S+/docs)", output)
+        assert httpx.get(docs, trust_env=False).status_code == 200
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=TIME_LIMIT)
+    assert (process.returncode, errors) == (0, "")
+    assert "stopped" in rest
+    assert_all_gone({*urls, api})
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds the child processes in /proc")
+def test_a_process_that_dies_is_named_and_all_others_end(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        read_until(process.stdout, RUNNING)
+        urls = urls_in_logs(tmp_path)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        writers = [
+            pid for pid in children if b"writer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        os.kill(int(writers[0]), signal.SIGKILL)
+        _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 1
+    assert "The demo failed: writer ended unexpectedly with status -9" in errors
+    assert "listens on" in errors
+    assert_all_gone(urls)
+
+
+def test_a_process_that_cannot_start_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:
+    with children_in(tmp_path, os.environ) as children:
+        child = children.start("broken", "no-such-command")
+        child.process.wait(TIME_LIMIT)
+        with pytest.raises(ProcessFailedError, match=r"(?s)broken ended .+No such command"):
+            children.check()

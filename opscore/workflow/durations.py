@@ -38,12 +38,11 @@ def parse_duration(value: object) -> timedelta:
 def format_duration(duration: timedelta) -> str:
     """The shortest text that `parse_duration` reads back as the same duration."""
     text = ""
-    for unit, size in _UNITS.items():
-        if unit == "ms":
-            break
+    *coarse, (_, millisecond) = _UNITS.items()
+    for unit, size in coarse:
         count, duration = divmod(duration, size)
         text += f"{count}{unit}" if count else ""
-    millis, micros = divmod(duration, _UNITS["ms"])
+    millis, micros = divmod(duration, millisecond)
     if micros:
         text += f"{millis}.{micros.microseconds:03}".rstrip("0") + "ms"
     elif millis:

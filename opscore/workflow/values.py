@@ -67,8 +67,6 @@ def number_problem(number: int | float) -> str | None:
 def kind(value: Any) -> str:
     """What a value is, in words for messages."""
     match value:
-        case None:
-            return "null"
         case bool():
             return "true or false"
         case int() | float():

@@ -23,7 +23,7 @@ FASTEST_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FORBIDDEN = re.compile("[^\t\n\r -~\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 Position = tuple[int, int]
-_Container = dict[str, Any] | list[Any]
+_Container = dict[str | None, Any] | list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class YamlDocument:
     """The document, and where each of its members stands in the text."""
 
     value: Any
-    positions: dict[tuple[int, str], Position]
+    positions: dict[tuple[int, str | None], Position]
 
     def locate(self, pointer: str) -> Position | None:
         """Line and column of what a JSON pointer leads to, or of the nearest thing above it."""
@@ -71,7 +71,7 @@ class _Open:
 @dataclass(slots=True)
 class _Builder:
     open: list[_Open] = field(default_factory=list)
-    positions: dict[tuple[int, str], Position] = field(default_factory=dict)
+    positions: dict[tuple[int, str | None], Position] = field(default_factory=dict)
     nodes: int = 0
     documents: int = 0
     root: Any = None
@@ -142,7 +142,7 @@ class _Builder:
         if isinstance(parent.value, list):
             self.positions[id(parent.value), str(len(parent.value))] = _position(event.start_mark)
             parent.value.append(value)
-        elif parent.key is not None:
+        else:
             self.positions[id(parent.value), parent.key] = parent.key_position
             parent.value[parent.key] = value
             parent.key = None

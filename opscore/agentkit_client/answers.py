@@ -59,7 +59,7 @@ def direct_outcome(answer: HttpAnswer, endpoint: str, now: datetime) -> Outcome:
     """What an agent's answer to a direct delivery means. `endpoint` is for messages."""
     if not 200 <= answer.status < 300:
         return _agent_refusal(answer, endpoint, now)
-    if not answer.body and not answer.unread:
+    if not answer.body.strip() and not answer.unread:
         return Accepted()
     try:
         document = _value(answer)

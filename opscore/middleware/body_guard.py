@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from opscore.exceptions import OpsCoreError
+from opscore.exceptions import OpsCoreError, RequestTimeoutError
 from opscore.middleware.body import read_body, replay, too_large
 from opscore.middleware.body_headers import BodyHeaders, body_headers, leaves_connection_usable
 from opscore.middleware.content_type import Kind, kind_of, unsupported
@@ -58,8 +58,8 @@ class BodyGuard:
                 self._keep(scope, headers, raw)
                 receive = replay(raw, receive)
         except OpsCoreError as error:
-            close = not read and not leaves_connection_usable(scope)
-            await send_problem(send, error, request_id_of(scope), [CLOSE] if close else ())
+            usable = read or (_in_time(error) and leaves_connection_usable(scope))
+            await send_problem(send, error, request_id_of(scope), () if usable else (CLOSE,))
             return
         except ClientDisconnect:
             return
@@ -85,3 +85,7 @@ class BodyGuard:
             raise unsupported()
         if headers.content_type is None:
             scope["headers"] = [*scope["headers"], (b"content-type", b"application/json")]
+
+
+def _in_time(error: OpsCoreError) -> bool:
+    return not isinstance(error, RequestTimeoutError)

@@ -77,8 +77,8 @@ def _too_deep(bare: bytes) -> bool:
     brackets = bare.translate(_ONE_SHAPE, _NOT_BRACKETS)
     # Each round takes away the innermost level. Brackets without a partner stay, for the parser.
     for _ in range(MAX_DEPTH):
-        if not brackets:
-            return False
+        if b"[]" not in brackets:
+            break
         brackets = brackets.replace(b"[]", b"")
     return b"[]" in brackets or brackets.count(b"[") > MAX_DEPTH
 

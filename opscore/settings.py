@@ -110,7 +110,15 @@ class Settings(BaseSettings):
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator("api_key", "agentkit_api_key", "workflows_dir", "log_file", mode="before")
+    @field_validator(
+        "api_key",
+        "agentkit_api_key",
+        "workflows_dir",
+        "log_file",
+        "start_timeout",
+        "silence_threshold",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value

@@ -1,1 +1,29 @@
-"""The HTTP interface of the service."""
+"""The HTTP API. `uvicorn opscore.api:app` serves it; importing it does nothing."""
+
+import sys
+from functools import cache
+from typing import Any
+
+from fastapi import FastAPI
+
+
+@cache
+def _app() -> FastAPI:
+    # Loaded here, so that importing the package neither reads settings nor builds anything.
+    from opscore.api.application import create_app  # noqa: PLC0415 - see above
+    from opscore.exceptions import ConfigurationError  # noqa: PLC0415 - see above
+    from opscore.logging_config import configure_logging  # noqa: PLC0415 - see above
+    from opscore.settings import load_settings  # noqa: PLC0415 - see above
+
+    try:
+        settings = load_settings()
+        return create_app(settings, log=configure_logging(settings))
+    except ConfigurationError as error:
+        print(error.detail, file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return _app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

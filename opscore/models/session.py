@@ -10,7 +10,7 @@ from opscore.models.definition import WorkflowDefinition
 
 
 class SessionStatus(StrEnum):
-    """`pending`: no task was accepted yet; `waiting`: its task waits; `running`: an agent has it."""
+    """`pending`: no task was accepted yet; `waiting`: it waits; `running`: an agent has it."""
 
     PENDING = "pending"
     RUNNING = "running"

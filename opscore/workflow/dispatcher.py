@@ -22,6 +22,7 @@ from opscore.models import (
     Task,
 )
 from opscore.storage import Storage
+from opscore.tracing import Tracer
 from opscore.workflow.breaker import Breaker
 from opscore.workflow.decisions import run_deadline
 from opscore.workflow.engine import Engine
@@ -62,6 +63,7 @@ class Dispatcher:
         self,
         engine: Engine,
         courier: Courier,
+        tracer: Tracer,
         owner: str,
         concurrency: int,
         agentkit_timeout: float,
@@ -70,6 +72,7 @@ class Dispatcher:
         self._storage: Storage = engine.storage
         self._clock: Clock = engine.clock
         self._courier = courier
+        self._tracer = tracer
         self._owner = owner
         self._concurrency = concurrency
         self._agentkit_timeout = agentkit_timeout
@@ -212,16 +215,26 @@ class Dispatcher:
         now = self._clock.now()
         via = self._route(claim, now)
         probe = via is Delivery.AGENTKIT and self._breaker.ramp is not None
+        self._start_trace(claim, via)
         try:
             outcome = await self._send(claim, via, now)
         except asyncio.CancelledError:
             message = "The service stopped while the message was under way."
             failure = Failure(FailureCode.OUTCOME_UNKNOWN, message, free=True)
+            self._tracer.end_trace(claim.task.id, failure.code.value)
             await self._engine.task_outcome(claim, via, failure)
             raise
+        status = outcome.code.value if isinstance(outcome, Failure) else "ok"
+        self._tracer.end_trace(claim.task.id, status)
         if via is Delivery.AGENTKIT:
             self._note(claim.task, outcome)
         await self._engine.task_outcome(claim, via, outcome, probe)
+
+    def _start_trace(self, claim: Claim, via: Delivery) -> None:
+        task = claim.task
+        self._tracer.start_trace(
+            task.id, "dispatch", attempt=task.attempt, agentId=task.agent_id, via=via.value
+        )
 
     def _route(self, claim: Claim, now: datetime) -> Delivery:
         known = self._engine.forwarding

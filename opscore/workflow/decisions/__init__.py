@@ -13,7 +13,6 @@ from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.deadlines import on_session_due, on_stranded, on_task_due
 from opscore.workflow.decisions.outcomes import on_outcome, run_deadline
 from opscore.workflow.decisions.reports import (
-    counts,
     named_task,
     on_heartbeat,
     on_state_report,
@@ -32,7 +31,6 @@ __all__ = [
     "Context",
     "Registered",
     "cancel_session",
-    "counts",
     "deregister_agent",
     "drain_agent",
     "enqueue_task",

@@ -175,7 +175,7 @@ def on_task_result(facts: TaskFacts, report: TaskResult, ctx: Context) -> Change
     draft = Draft(ctx)
     task = facts.task
     verdict = "completed" if report.succeeded else "failed"
-    if not counts(task, report.attempt, report.succeeded):
+    if not _counts(task, report.attempt, report.succeeded):
         _note_late(draft, task, task.agent_id, verdict)
         return draft.change()
     _learn(draft, task)
@@ -187,7 +187,7 @@ def on_task_result(facts: TaskFacts, report: TaskResult, ctx: Context) -> Change
     return draft.change()
 
 
-def counts(task: Task, attempt: int | None, succeeded: bool) -> bool:
+def _counts(task: Task, attempt: int | None, succeeded: bool) -> bool:
     """A failure counts for a running attempt, a success also for one given up in doubt."""
     if task.attempt == 0 or (attempt is not None and attempt != task.attempt):
         return False

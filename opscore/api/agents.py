@@ -1,0 +1,94 @@
+"""Agents: who is registered, and what may be done with them."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from opscore.api.dependencies import (
+    AgentId,
+    CoreDep,
+    Cursor,
+    LifecycleDep,
+    Limit,
+    Search,
+)
+from opscore.api.problems import FINDING, READING, WRITING
+from opscore.api.schemas import AgentIn, AgentPatch
+from opscore.api.views import AgentDetailView, AgentView, ListView
+from opscore.ids import new_id
+from opscore.models import AgentFilter, Availability, Registration
+
+router = APIRouter(tags=["agents"])
+
+
+@router.get("/agents", responses=READING)
+async def list_agents(
+    core: CoreDep,
+    capability: Annotated[str | None, Query(max_length=128)] = None,
+    availability: Availability | None = None,
+    state: Annotated[str | None, Query(max_length=64)] = None,
+    search: Search = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> ListView[AgentView]:
+    """Agents by id. Deregistered ones only with `availability=deregistered`."""
+    where = AgentFilter(capability, availability, state, search)
+    page = await core.storage.agents(where, cursor, limit)
+    return ListView(items=[AgentView.of(item) for item in page.items], next_cursor=page.next_cursor)
+
+
+@router.post(
+    "/agents",
+    status_code=201,
+    responses={**WRITING, 200: {"description": "Known already; updated.", "model": AgentView}},
+)
+async def register_agent(body: AgentIn, lifecycle: LifecycleDep, response: Response) -> AgentView:
+    """Register an agent by hand, or update a known one (200)."""
+    registration = Registration(
+        agent_id=body.agent_id or new_id(),
+        name=body.agent_name,
+        capabilities=body.capabilities,
+        version=body.version,
+        contact_endpoint=body.contact_endpoint,
+        metadata=body.metadata,
+        concurrency=body.concurrency,
+    )
+    candidate, created = await lifecycle.register_agent(registration)
+    if not created:
+        response.status_code = 200
+    return AgentView.of(candidate)
+
+
+@router.get("/agent/{agent_id}", responses=FINDING)
+async def get_agent(agent_id: AgentId, core: CoreDep) -> AgentDetailView:
+    candidate = await core.lifecycle.get_agent(agent_id)
+    tasks = await core.storage.agent_tasks(agent_id)
+    view = AgentView.of(candidate)
+    return AgentDetailView(**view.model_dump(), task_ids=[task.id for task in tasks])
+
+
+@router.patch("/agent/{agent_id}", responses=WRITING)
+async def update_agent(agent_id: AgentId, body: AgentPatch, lifecycle: LifecycleDep) -> AgentView:
+    """Change what is given, leave the rest."""
+    registration = Registration(
+        agent_id=agent_id,
+        name=body.agent_name,
+        capabilities=body.capabilities,
+        version=body.version,
+        contact_endpoint=body.contact_endpoint,
+        metadata=body.metadata,
+        concurrency=body.concurrency,
+    )
+    return AgentView.of(await lifecycle.update_agent(registration, body.draining))
+
+
+@router.delete("/agent/{agent_id}", responses=FINDING)
+async def deregister_agent(agent_id: AgentId, lifecycle: LifecycleDep) -> AgentView:
+    """No new tasks; a running one may finish by its deadline."""
+    return AgentView.of(await lifecycle.deregister_agent(agent_id))
+
+
+@router.post("/agent/{agent_id}/drain", status_code=202, responses=WRITING)
+async def drain_agent(agent_id: AgentId, lifecycle: LifecycleDep) -> AgentView:
+    """No new tasks until `PATCH agent/{id}` with `draining` false."""
+    return AgentView.of(await lifecycle.drain_agent(agent_id))

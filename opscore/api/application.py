@@ -1,0 +1,118 @@
+"""The one composition root: settings in, application out."""
+
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+
+from opscore.agentkit_client import AgentKitClient
+from opscore.api import agents, events, health, sessions, states, tasks, webhook, workflows
+from opscore.api.core import Core, open_core
+from opscore.api.docs import PUBLIC_PATHS, PUBLIC_PREFIXES, install_docs
+from opscore.api.errors import install_error_handlers
+from opscore.api.keys import with_api_key
+from opscore.clock import Clock
+from opscore.logging_config import LogPipeline
+from opscore.middleware import ApiKeyGate, BodyGuard, RequestContext
+from opscore.settings import Settings
+from opscore.storage import Storage
+from opscore.workflow.dispatcher import Courier
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "/v1/opscore"
+_HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+
+
+def create_app(
+    settings: Settings,
+    *,
+    storage: Storage | None = None,
+    courier: Courier | None = None,
+    clock: Clock | None = None,
+    log: LogPipeline | None = None,
+) -> FastAPI:
+    """The application as settings want it; what is given is used instead of the real part."""
+    settings = with_api_key(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        core = await open_core(settings, storage, courier, clock, log)
+        app.state.core = core
+        async with _running(core):
+            yield
+
+    app = FastAPI(
+        title="Ops-Core",
+        lifespan=lifespan,
+        middleware=_middleware(settings, log),
+        docs_url=None,
+        redoc_url=None,
+        telemetry={"tracing": False, "metrics": False},
+    )
+    # First, because every route ahead of it would cost it time.
+    app.router.routes.insert(0, states.state_report_route)
+    app.include_router(_resources(), prefix=PREFIX)
+    app.include_router(health.router)
+    install_docs(app)
+    install_error_handlers(app)
+    return app
+
+
+def _resources() -> APIRouter:
+    router = APIRouter()
+    for module in (sessions, tasks, states, agents, webhook, workflows, events):
+        router.include_router(module.router)
+    return router
+
+
+def _middleware(settings: Settings, log: LogPipeline | None) -> list[Middleware]:
+    key = settings.api_key.get_secret_value() if settings.api_key else ""
+    return [
+        Middleware(RequestContext, access_log=log if settings.access_log else None),
+        Middleware(
+            ApiKeyGate,
+            keys=(key,),
+            public_paths=_HEALTH | PUBLIC_PATHS | {webhook.PATH},
+            public_prefixes=PUBLIC_PREFIXES,
+        ),
+        Middleware(
+            BodyGuard,
+            path_limits={webhook.PATH: webhook.BODY_LIMIT},
+            unparsed_paths=(webhook.PATH,),
+            yaml_prefixes=(f"{PREFIX}/workflow",),
+        ),
+    ]
+
+
+@asynccontextmanager
+async def _running(core: Core) -> AsyncIterator[None]:
+    _warn(core)
+    await core.start()
+    # What exists now lives as long as the process; the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        await core.stop()
+        if isinstance(core.courier, AgentKitClient):
+            await core.courier.close()
+        await core.storage.close()
+
+
+def _warn(core: Core) -> None:
+    """Say beforehand what would be a bad surprise later."""
+    settings = core.settings
+    if not core.storage.durable:
+        logger.warning("Everything is kept in memory and is gone after a restart.")
+    if settings.allow_unsigned_webhooks and not settings.webhook_secret:
+        logger.warning("Webhooks are accepted without a signature: anyone may register agents.")
+    elif not settings.webhook_secret:
+        logger.warning(
+            "OPSCORE_WEBHOOK_SECRET is not set, so AgentKit's webhooks are refused; agents can "
+            "be registered with POST agents only."
+        )

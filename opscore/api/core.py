@@ -1,0 +1,115 @@
+"""The service's parts, put together in one place and handed to the routes."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from opscore.agentkit_client import AgentKitClient
+from opscore.clock import Clock, SystemClock
+from opscore.ids import new_id
+from opscore.lifecycle import Lifecycle, Limits
+from opscore.logging_config import LogPipeline
+from opscore.settings import Settings
+from opscore.storage import Storage, open_storage
+from opscore.tracing import Tracer, open_exporter
+from opscore.workflow.catalog import Catalog
+from opscore.workflow.dispatcher import Courier, Dispatcher
+from opscore.workflow.engine import Engine
+from opscore.workflow.housekeeper import Housekeeper
+from opscore.workflow.timekeeper import Timekeeper
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Core:
+    settings: Settings
+    storage: Storage
+    clock: Clock
+    courier: Courier
+    tracer: Tracer
+    log: LogPipeline | None = None
+    engine: Engine = field(init=False)
+    catalog: Catalog = field(init=False)
+    lifecycle: Lifecycle = field(init=False)
+    dispatcher: Dispatcher = field(init=False)
+    timekeeper: Timekeeper = field(init=False)
+    housekeeper: Housekeeper = field(init=False)
+    failure: str | None = None
+    _side_tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.engine = Engine(self.storage, self.clock, settings.policy)
+        self.catalog = Catalog(self.engine)
+        limits = Limits(settings.queue_limit, settings.allow_private_endpoints)
+        self.lifecycle = Lifecycle(self.engine, self.catalog, limits)
+        self.dispatcher = Dispatcher(
+            self.engine,
+            self.courier,
+            self.tracer,
+            owner=new_id(),
+            concurrency=settings.dispatch_concurrency,
+            agentkit_timeout=settings.agentkit_timeout,
+        )
+        self.timekeeper = Timekeeper(self.engine)
+        self.housekeeper = Housekeeper(self.engine, settings.retention)
+
+    async def start(self) -> None:
+        if self.settings.workflows_dir is not None:
+            count = await self.catalog.load_folder(self.settings.workflows_dir)
+            logger.info("Loaded %d workflow templates.", count)
+        self._spawn("dispatcher", self.dispatcher.run)
+        self._spawn("leases", self.dispatcher.keep_leases)
+        self._spawn("timekeeper", self.timekeeper.run)
+        self._spawn("housekeeper", self.housekeeper.run)
+
+    async def drain(self) -> None:
+        """Take no new work; let running deliveries end, or give them back."""
+        self.lifecycle.draining = True
+        await self.dispatcher.stop(self.settings.drain_timeout)
+
+    async def stop(self) -> None:
+        await self.drain()
+        for task in self._side_tasks:
+            task.cancel()
+        await asyncio.gather(*self._side_tasks, return_exceptions=True)
+
+    def dropped_log_lines(self) -> int:
+        return self.log.dropped if self.log else 0
+
+    def _spawn(self, name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(run(), name=name)
+        task.add_done_callback(self._side_task_ended)
+        self._side_tasks.append(task)
+
+    def _side_task_ended(self, task: asyncio.Task[None]) -> None:
+        """A service without its dispatcher or its timers must not look alive."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        self.failure = f"The {task.get_name()} died: {type(error).__name__}."
+        logger.critical("%s The service stops.", self.failure, exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def open_core(
+    settings: Settings,
+    storage: Storage | None = None,
+    courier: Courier | None = None,
+    clock: Clock | None = None,
+    log: LogPipeline | None = None,
+) -> Core:
+    """The parts as settings want them, except those that are given."""
+    clock = clock or SystemClock()
+    return Core(
+        settings=settings,
+        storage=storage or await open_storage(settings.storage_url, settings.retention),
+        clock=clock,
+        courier=courier or AgentKitClient.from_settings(settings, clock),
+        tracer=Tracer(clock, open_exporter()),
+        log=log,
+    )

@@ -1,0 +1,125 @@
+"""Health: is the process there, does it work, and what has it learned."""
+
+from datetime import datetime
+
+from fastapi import APIRouter, Response
+
+from opscore import __version__
+from opscore.api.core import Core
+from opscore.api.dependencies import CoreDep
+from opscore.api.views import View
+from opscore.exceptions import StorageError
+from opscore.models import DispatchMode
+from opscore.workflow.forwarding import Forwards
+
+router = APIRouter(tags=["service"])
+
+
+class AliveView(View):
+    status: str = "ok"
+
+
+class StorageView(View):
+    """`durable` false: everything is gone after a restart."""
+
+    kind: str
+    durable: bool
+    note: str
+
+
+class HealthView(View):
+    status: str = "ok"
+    version: str = __version__
+    storage: StorageView
+
+
+class ForwardsView(View):
+    """What was learned of AgentKit: whether what it accepts arrives."""
+
+    state: Forwards
+    since: datetime | None
+    next_probe: datetime | None
+
+
+class ReadyView(View):
+    """`reasons` says in sentences why the service is not ready."""
+
+    status: str
+    reasons: list[str]
+    dispatch_mode: DispatchMode
+    agentkit_forwards: ForwardsView
+    agentkit_breaker_open_until: datetime | None
+    agents: int
+    sessions: int
+    tasks_waiting: int
+    tasks_in_flight: int
+    messages_under_way: int
+    event_loop_lag_seconds: float
+    worst_event_loop_lag_seconds: float
+    dropped_log_lines: int
+
+
+@router.get("/health")
+async def health(core: CoreDep) -> HealthView:
+    return HealthView(storage=_storage(core))
+
+
+@router.get("/health/live")
+async def live() -> AliveView:
+    """The process answers."""
+    return AliveView()
+
+
+@router.get("/health/ready", responses={503: {"description": "Not ready.", "model": ReadyView}})
+async def ready(core: CoreDep, response: Response) -> ReadyView:
+    """Whether the service should be sent requests, and what it knows of its surroundings."""
+    reasons = await _reasons(core)
+    if reasons:
+        response.status_code = 503
+    return await _readiness(core, reasons)
+
+
+def _storage(core: Core) -> StorageView:
+    durable = core.storage.durable
+    note = (
+        "What was acknowledged outlives a restart."
+        if durable
+        else "Everything is kept in memory and is gone after a restart."
+    )
+    kind = core.settings.storage_url.partition(":")[0]
+    return StorageView(kind=kind, durable=durable, note=note)
+
+
+async def _reasons(core: Core) -> list[str]:
+    reasons = []
+    if core.failure is not None:
+        reasons.append(core.failure)
+    if core.lifecycle.draining:
+        reasons.append("The service is shutting down.")
+    try:
+        await core.storage.ping()
+    except StorageError as error:
+        reasons.append(error.detail)
+    return reasons
+
+
+async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
+    counts = await core.storage.counts()
+    known, breaker = core.engine.forwarding, core.dispatcher.breaker
+    return ReadyView(
+        status="not ready" if reasons else "ready",
+        reasons=reasons,
+        dispatch_mode=core.engine.policy.mode,
+        agentkit_forwards=ForwardsView(
+            state=known.state, since=known.since, next_probe=known.next_probe
+        ),
+        agentkit_breaker_open_until=breaker.open_until,
+        agents=counts.agents,
+        sessions=counts.sessions,
+        tasks_waiting=counts.waiting,
+        tasks_in_flight=counts.in_flight,
+        messages_under_way=core.dispatcher.under_way,
+        event_loop_lag_seconds=round(core.housekeeper.lag, 3),
+        worst_event_loop_lag_seconds=round(core.housekeeper.worst_lag, 3),
+        dropped_log_lines=core.dropped_log_lines(),
+    )

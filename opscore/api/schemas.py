@@ -1,0 +1,131 @@
+"""What requests must look like. JSON is camelCase; AgentKit's own payloads keep their spelling."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Capability = Annotated[str, Field(min_length=1, max_length=128)]
+Capabilities = Annotated[tuple[Capability, ...], Field(max_length=64)]
+Endpoint = Annotated[str, Field(min_length=1, max_length=2048)]
+Concurrency = Annotated[int, Field(ge=1, le=1000)]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """A time without a zone is taken as UTC."""
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("must lie between the years 1 and 9999 in UTC") from error
+
+
+Moment = Annotated[datetime, AfterValidator(_in_utc)]
+
+
+class Request(BaseModel):
+    """Spelled in camelCase; what is not known is refused, so that a slip is noticed."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid"
+    )
+
+
+class LenientRequest(Request):
+    """For clients that we did not write: what is not known is passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+# --- agents ------------------------------------------------------------------------------------
+
+
+class AgentIn(Request):
+    agent_id: Id | None = None
+    agent_name: Name
+    capabilities: Capabilities = ()
+    version: Annotated[str, Field(max_length=100)] | None = None
+    contact_endpoint: Endpoint | None = None
+    metadata: dict[str, Any] | None = None
+    concurrency: Concurrency = 1
+
+
+class AgentPatch(Request):
+    """Only what is given is changed. `draining` false puts the agent back to work."""
+
+    agent_name: Name | None = None
+    capabilities: Capabilities | None = None
+    version: Annotated[str, Field(max_length=100)] | None = None
+    contact_endpoint: Endpoint | None = None
+    metadata: dict[str, Any] | None = None
+    concurrency: Concurrency | None = None
+    draining: bool | None = None
+
+
+class StateIn(LenientRequest):
+    """A state report. `details` may name the task it speaks of."""
+
+    agent_id: Annotated[str, Field(max_length=255)]
+    state: Annotated[str, Field(min_length=1, max_length=64)]
+    timestamp: Moment | None = None
+    details: dict[str, Any] | None = None
+
+
+class AgentDetails(LenientRequest):
+    """AgentKit's announcement of an agent."""
+
+    agent_id: Id
+    agent_name: Name | None = None
+    capabilities: Capabilities | None = None
+    version: Annotated[str, Field(max_length=100)] | None = None
+    contact_endpoint: Endpoint | None = None
+    metadata: dict[str, Any] | None = None
+    registration_time: Annotated[Moment | None, Field(alias="registration_time")] = None
+
+
+# --- workflows and sessions --------------------------------------------------------------------
+
+
+class TriggerIn(LenientRequest):
+    """Exactly one of the two: the id of a saved workflow, or a definition."""
+
+    workflow_definition_id: Annotated[str, Field(max_length=128)] | None = None
+    workflow_definition: dict[str, Any] | None = None
+    initial_payload: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "TriggerIn":
+        if (self.workflow_definition_id is None) == (self.workflow_definition is None):
+            raise ValueError("give either workflowDefinitionId or workflowDefinition")
+        return self
+
+
+class SessionPatch(Request):
+    """Merged into the metadata; null takes a key away."""
+
+    metadata: Annotated[dict[str, Any], Field(max_length=100)]
+
+
+class CancelIn(Request):
+    reason: Annotated[str, Field(min_length=1, max_length=500)] = "cancelled by an operator"
+
+
+# --- tasks -------------------------------------------------------------------------------------
+
+
+class ResultIn(Request):
+    """How a task ended, said by its agent."""
+
+    status: Annotated[str, Field(pattern=r"^(completed|failed)$")]
+    result: Any = None
+    error: Any = None
+    attempt: Annotated[int, Field(ge=1)] | None = None
+
+
+class HeartbeatIn(Request):
+    progress: Any = None
+    attempt: Annotated[int, Field(ge=1)] | None = None

@@ -1,0 +1,111 @@
+"""Sessions: starting workflows, and watching and ending their runs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from opscore.api.dependencies import (
+    AgentId,
+    CoreDep,
+    Cursor,
+    IdempotencyKey,
+    LifecycleDep,
+    Limit,
+    Search,
+    SessionId,
+)
+from opscore.api.problems import FINDING, READING, WRITING
+from opscore.api.schemas import CancelIn, SessionPatch, TriggerIn
+from opscore.api.tasks import task_views
+from opscore.api.views import (
+    EventView,
+    ListView,
+    SessionDetailView,
+    SessionView,
+    TaskView,
+    TriggeredView,
+)
+from opscore.lifecycle import Trigger
+from opscore.models import EventFilter, SessionFilter, SessionStatus, TaskFilter
+from opscore.workflow.templates import parse_definition
+
+router = APIRouter(tags=["sessions"])
+
+
+@router.post("/agent/{agent_id}/workflow", status_code=202, responses=WRITING)
+async def start_session(
+    agent_id: AgentId, body: TriggerIn, lifecycle: LifecycleDep, key: IdempotencyKey = None
+) -> TriggeredView:
+    """Start a workflow: a saved one, or the definition in the body."""
+    definition = None
+    if body.workflow_definition is not None:
+        definition = parse_definition(body.workflow_definition)
+    trigger = Trigger(agent_id, body.initial_payload or {}, body.workflow_definition_id, definition)
+    session = await lifecycle.start_session(trigger, key)
+    return TriggeredView(
+        session_id=session.id,
+        workflow_id=session.workflow_id,
+        message="The workflow was started.",
+    )
+
+
+@router.get("/sessions", responses=READING)
+async def list_sessions(
+    core: CoreDep,
+    status: SessionStatus | None = None,
+    workflow_id: Annotated[str | None, Query(alias="workflowId", max_length=128)] = None,
+    agent_id: Annotated[str | None, Query(alias="agentId", max_length=128)] = None,
+    search: Search = None,
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> ListView[SessionView]:
+    """Sessions, newest first."""
+    where = SessionFilter(status, workflow_id, agent_id, search)
+    page = await core.storage.sessions(where, cursor, limit)
+    items = [SessionView.of(session) for session in page.items]
+    return ListView(items=items, next_cursor=page.next_cursor)
+
+
+@router.get("/session/{session_id}", responses=FINDING)
+async def get_session(session_id: SessionId, lifecycle: LifecycleDep) -> SessionDetailView:
+    return SessionDetailView.of(await lifecycle.get_session(session_id))
+
+
+@router.patch("/session/{session_id}", responses=WRITING)
+async def update_session(
+    session_id: SessionId, body: SessionPatch, lifecycle: LifecycleDep
+) -> SessionDetailView:
+    """Merge into the session's metadata."""
+    return SessionDetailView.of(await lifecycle.update_session(session_id, body.metadata))
+
+
+@router.get("/session/{session_id}/tasks", responses=FINDING)
+async def list_session_tasks(
+    session_id: SessionId, core: CoreDep, cursor: Cursor = None, limit: Limit = 200
+) -> ListView[TaskView]:
+    """The session's tasks, newest first."""
+    await core.lifecycle.get_session(session_id)
+    return await task_views(core, TaskFilter(session_id=session_id), cursor, limit)
+
+
+@router.get("/session/{session_id}/events", responses=FINDING)
+async def list_session_events(
+    session_id: SessionId,
+    core: CoreDep,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: Limit = 200,
+) -> ListView[EventView]:
+    """What happened in the session, oldest first, from the sequence number `after` on."""
+    await core.lifecycle.get_session(session_id)
+    page = await core.storage.events(EventFilter(session_id=session_id), after, limit)
+    items = [EventView.of(event) for event in page.items]
+    return ListView(items=items, next_cursor=page.next_cursor)
+
+
+@router.post("/session/{session_id}/cancel", status_code=202, responses=WRITING)
+async def cancel_session(
+    session_id: SessionId, lifecycle: LifecycleDep, body: CancelIn | None = None
+) -> SessionDetailView:
+    """End the session: waiting tasks never run, running ones are told to stop."""
+    reason = (body or CancelIn()).reason
+    return SessionDetailView.of(await lifecycle.cancel_session(session_id, reason))

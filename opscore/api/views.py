@@ -1,0 +1,359 @@
+"""What answers look like."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from opscore.models import (
+    Agent,
+    AgentState,
+    Availability,
+    Candidate,
+    Delivery,
+    Event,
+    EventType,
+    HoldReason,
+    MessageType,
+    SessionStatus,
+    StateWord,
+    Task,
+    TaskStatus,
+    WorkflowRevision,
+    WorkflowSession,
+    availability,
+)
+from opscore.workflow.queue import Explanation, Obstacle, PendingReason, Reason
+from opscore.workflow.templates import dump_definition
+
+T = TypeVar("T")
+
+
+class View(BaseModel):
+    model_config = ConfigDict(
+        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+    )
+
+
+class ListView(View, Generic[T]):
+    """`nextCursor` goes into `cursor` for the next page; null at the end."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class MessageView(View):
+    status: str = "success"
+    message: str
+
+
+# --- agents ------------------------------------------------------------------------------------
+
+
+class HoldView(View):
+    reason: HoldReason
+    since: datetime
+    until: datetime | None
+
+
+class AgentView(View):
+    agent_id: str
+    agent_name: str
+    capabilities: list[str]
+    version: str | None
+    contact_endpoint: str | None
+    metadata: Mapping[str, Any] | None
+    concurrency: int
+    tasks_in_flight: int
+    availability: Availability
+    availability_since: datetime | None
+    availability_reason: str | None
+    hold: HoldView | None
+    state: str | None
+    state_word: StateWord | None
+    registered_at: datetime
+    last_seen_at: datetime | None
+    delivery_failures: int
+    missed_deadlines: int
+
+    @classmethod
+    def of(cls, candidate: Candidate) -> "AgentView":
+        agent = candidate.agent
+        return cls(
+            agent_id=agent.id,
+            agent_name=agent.name,
+            capabilities=list(agent.capabilities),
+            version=agent.version,
+            contact_endpoint=agent.contact_endpoint,
+            metadata=agent.metadata,
+            concurrency=agent.concurrency,
+            tasks_in_flight=candidate.in_flight,
+            availability=availability(agent, candidate.in_flight),
+            availability_since=agent.standing_since,
+            availability_reason=agent.standing_reason,
+            hold=_hold(agent),
+            state=agent.state.state if agent.state else None,
+            state_word=agent.state.word if agent.state else None,
+            registered_at=agent.registered_at,
+            last_seen_at=agent.last_seen_at,
+            delivery_failures=agent.delivery_failures,
+            missed_deadlines=agent.missed_deadlines,
+        )
+
+
+def _hold(agent: Agent) -> HoldView | None:
+    hold = agent.hold
+    return HoldView(reason=hold.reason, since=hold.since, until=hold.until) if hold else None
+
+
+class AgentDetailView(AgentView):
+    task_ids: list[str] = []
+
+
+class StateView(View):
+    """`clockCorrected`: the agent's own time was too far off and was replaced."""
+
+    agent_id: str
+    state: str
+    word: StateWord
+    details: Mapping[str, Any]
+    timestamp: datetime
+    received_at: datetime
+    clock_corrected: bool
+
+    @classmethod
+    def of(cls, agent_id: str, state: AgentState) -> "StateView":
+        return cls(
+            agent_id=agent_id,
+            state=state.state,
+            word=state.word,
+            details=state.details,
+            timestamp=state.timestamp,
+            received_at=state.received_at,
+            clock_corrected=state.clock_corrected,
+        )
+
+
+# --- workflows ---------------------------------------------------------------------------------
+
+
+class WorkflowView(View):
+    workflow_id: str
+    revision: int
+    name: str | None
+    version: str | None
+    description: str | None
+    saved_at: datetime
+    definition: dict[str, Any]
+
+    @classmethod
+    def of(cls, saved: WorkflowRevision) -> "WorkflowView":
+        definition = saved.definition
+        return cls(
+            workflow_id=saved.id,
+            revision=saved.revision,
+            name=definition.name,
+            version=definition.version,
+            description=definition.description,
+            saved_at=saved.saved_at,
+            definition=dump_definition(definition),
+        )
+
+
+class ValidView(View):
+    valid: bool = True
+    workflow_id: str
+    tasks: int
+    definition: dict[str, Any]
+
+
+# --- sessions ----------------------------------------------------------------------------------
+
+
+class TriggeredView(View):
+    session_id: str
+    workflow_id: str
+    message: str
+
+
+class SessionView(View):
+    session_id: str
+    workflow_id: str
+    workflow_revision: int
+    workflow_name: str | None
+    agent_id: str | None
+    status: SessionStatus
+    input: Mapping[str, Any]
+    output: Any
+    error: Mapping[str, Any] | None
+    metadata: Mapping[str, Any]
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    deadline_at: datetime | None
+
+    @classmethod
+    def of(cls, session: WorkflowSession) -> "SessionView":
+        return cls(**_session_fields(session))
+
+
+class SessionDetailView(SessionView):
+    """`results` are those of the tasks completed so far, by their taskId in the definition."""
+
+    results: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, session: WorkflowSession) -> "SessionDetailView":
+        return cls(**_session_fields(session), results=session.results)
+
+
+def _session_fields(session: WorkflowSession) -> dict[str, Any]:
+    return {
+        "session_id": session.id,
+        "workflow_id": session.workflow_id,
+        "workflow_revision": session.workflow_revision,
+        "workflow_name": session.definition.name,
+        "agent_id": session.agent_id,
+        "status": session.status,
+        "input": session.input,
+        "output": session.output,
+        "error": session.error,
+        "metadata": session.metadata,
+        "created_at": session.created_at,
+        "started_at": session.started_at,
+        "ended_at": session.ended_at,
+        "deadline_at": session.deadline_at,
+    }
+
+
+# --- tasks -------------------------------------------------------------------------------------
+
+
+class PendingReasonView(View):
+    code: Reason
+    message: str
+    since: datetime
+    until: datetime | None
+
+    @classmethod
+    def of(cls, reason: PendingReason) -> "PendingReasonView":
+        return cls(code=reason.code, message=reason.message, since=reason.since, until=reason.until)
+
+
+class TaskView(View):
+    task_id: str
+    session_id: str
+    workflow_id: str
+    step_id: str
+    stands_for: str | None
+    name: str | None
+    status: TaskStatus
+    pending_reason: PendingReasonView | None
+    priority: int
+    message_type: MessageType
+    wanted_agent: str | None
+    wanted_capability: str | None
+    agent_id: str | None
+    via: Delivery | None
+    attempt: int
+    retries: int
+    parameters: Mapping[str, Any]
+    progress: Any
+    result: Any
+    error: Mapping[str, Any] | None
+    created_at: datetime
+    waiting_since: datetime | None
+    delayed_until: datetime | None
+    dispatched_at: datetime | None
+    accepted_at: datetime | None
+    active_at: datetime | None
+    heartbeat_at: datetime | None
+    ended_at: datetime | None
+    start_deadline: datetime | None
+    run_deadline: datetime | None
+    queue_deadline: datetime | None
+
+    @classmethod
+    def of(cls, task: Task, reason: PendingReason | None = None) -> "TaskView":
+        return cls(
+            task_id=task.id,
+            pending_reason=PendingReasonView.of(reason) if reason else None,
+            waiting_since=task.waiting_since if task.status.waiting else None,
+            **{name: getattr(task, name) for name in _SAME_NAMES},
+        )
+
+
+_OWN_NAMES = {"task_id", "pending_reason", "waiting_since"}
+_SAME_NAMES = tuple(name for name in TaskView.model_fields if name not in _OWN_NAMES)
+
+
+class ResultView(View):
+    """`counted` is false for an answer that came late or twice; it is recorded all the same."""
+
+    counted: bool
+    message: str
+
+
+class ObstacleView(View):
+    agent_id: str
+    agent_name: str
+    code: Reason
+    message: str
+    unblocked_by: str
+    since: datetime | None
+    until: datetime | None
+
+    @classmethod
+    def of(cls, obstacle: Obstacle) -> "ObstacleView":
+        return cls(**{name: getattr(obstacle, name) for name in cls.model_fields})
+
+
+class WhyView(View):
+    """Why a task waits: the reason, every agent that could have it, and what would help."""
+
+    task_id: str
+    status: TaskStatus
+    reason: PendingReasonView
+    candidates: list[ObstacleView]
+    candidate_count: int
+    ahead: int
+    unblocked_by: list[str]
+
+    @classmethod
+    def of(cls, task: Task, explanation: Explanation) -> "WhyView":
+        return cls(
+            task_id=task.id,
+            status=task.status,
+            reason=PendingReasonView.of(explanation.reason),
+            candidates=[ObstacleView.of(obstacle) for obstacle in explanation.obstacles],
+            candidate_count=explanation.candidate_count,
+            ahead=explanation.ahead,
+            unblocked_by=list(explanation.unblocked_by),
+        )
+
+
+# --- events ------------------------------------------------------------------------------------
+
+
+class EventView(View):
+    seq: int
+    type: EventType
+    at: datetime
+    agent_id: str | None
+    session_id: str | None
+    task_id: str | None
+    data: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> "EventView":
+        return cls(
+            seq=event.seq,
+            type=event.type,
+            at=event.at,
+            agent_id=event.agent_id,
+            session_id=event.session_id,
+            task_id=event.task_id,
+            data=event.data,
+        )

@@ -1,0 +1,121 @@
+"""AgentKit's webhook: signed, checked before it is read, and applied once."""
+
+from enum import StrEnum
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import ValidationError
+
+from opscore.api.core import Core
+from opscore.api.dependencies import CoreDep
+from opscore.api.errors import validation_error
+from opscore.api.problems import problems
+from opscore.api.schemas import AgentDetails
+from opscore.api.views import MessageView
+from opscore.exceptions import (
+    AgentNotFoundError,
+    BadRequestError,
+    UnauthorizedError,
+    WebhookReplayedError,
+)
+from opscore.middleware import parse_json
+from opscore.models import Registration
+from opscore.signature import verify
+
+PATH = "/v1/opscore/internal/agent/notify"
+BODY_LIMIT = 64 * 1024
+
+router = APIRouter(tags=["agents"])
+
+
+class EventKind(StrEnum):
+    REGISTER = "REGISTER"
+    DEREGISTER = "DEREGISTER"
+
+
+_BODY_SCHEMA = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["event_type", "agent_details"],
+                "properties": {
+                    "event_type": {"enum": [kind.value for kind in EventKind]},
+                    "agent_details": {"$ref": "#/components/schemas/AgentDetails"},
+                },
+            }
+        }
+    },
+}
+
+
+@router.post(
+    "/internal/agent/notify",
+    responses=problems(400, 401, 408, 413, 415, 422, 503),
+    openapi_extra={"requestBody": _BODY_SCHEMA},
+)
+async def notify(request: Request, core: CoreDep) -> MessageView:
+    """AgentKit announces an agent. The signature stands in for the API key."""
+    raw: bytes = request.scope["state"].get("body", b"")
+    signature = _checked_signature(core, request, raw)
+    kind, details = _read(parse_json(raw))
+    try:
+        if kind is EventKind.REGISTER:
+            return await _register(core, details, signature)
+        return await _deregister(core, details, signature)
+    except WebhookReplayedError:
+        return MessageView(status="duplicate", message="This webhook was applied before.")
+
+
+def _checked_signature(core: Core, request: Request, raw: bytes) -> str | None:
+    settings = core.settings
+    secrets = [secret.get_secret_value() for secret in settings.webhook_secret]
+    if settings.allow_unsigned_webhooks and not secrets:
+        return None
+    if not secrets:
+        raise UnauthorizedError(
+            "No webhook secret is configured, so no webhook is accepted; set "
+            "OPSCORE_WEBHOOK_SECRET to the secret that AgentKit has."
+        )
+    return verify(request.scope["headers"], raw, secrets, core.clock.wall())
+
+
+def _read(document: Any) -> tuple[EventKind, AgentDetails]:
+    if not isinstance(document, dict):
+        raise BadRequestError("The webhook must be an object with event_type and agent_details.")
+    kind = document.get("event_type")
+    if kind not in set(EventKind):
+        raise BadRequestError("event_type must be REGISTER or DEREGISTER.")
+    details = document.get("agent_details")
+    if not isinstance(details, dict) or not details.get("agentId"):
+        raise BadRequestError("agent_details must be an object with an agentId.")
+    if "registrationTime" in details:
+        details = {"registration_time": details["registrationTime"], **details}
+    try:
+        return EventKind(kind), AgentDetails.model_validate(details)
+    except ValidationError as error:
+        raise validation_error(error.errors(include_url=False)) from error
+
+
+async def _register(core: Core, details: AgentDetails, signature: str | None) -> MessageView:
+    registration = Registration(
+        agent_id=details.agent_id,
+        name=details.agent_name,
+        capabilities=details.capabilities,
+        version=details.version,
+        contact_endpoint=details.contact_endpoint,
+        metadata=details.metadata,
+        registration_time=details.registration_time,
+    )
+    _, created = await core.lifecycle.register_agent(registration, signature)
+    done = "registered" if created else "updated; it was registered already"
+    return MessageView(message=f"Agent {details.agent_id} {done}.")
+
+
+async def _deregister(core: Core, details: AgentDetails, signature: str | None) -> MessageView:
+    try:
+        await core.lifecycle.deregister_agent(details.agent_id, signature)
+    except AgentNotFoundError:
+        return MessageView(message=f"Agent {details.agent_id} was not registered.")
+    return MessageView(message=f"Agent {details.agent_id} deregistered.")

@@ -1,0 +1,269 @@
+"""Use cases: what agents, AgentKit and operators ask of the service."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import orjson
+
+from opscore.agentkit_client.addresses import check_endpoint
+from opscore.exceptions import (
+    AgentNotFoundError,
+    AgentStateNotFoundError,
+    ConflictError,
+    DrainingError,
+    IdempotencyInProgressError,
+    IdempotencyKeyUsedError,
+    IdempotencyMismatchError,
+    QueueFullError,
+    SessionNotFoundError,
+    TaskNotFoundError,
+)
+from opscore.ids import new_id
+from opscore.models import (
+    AgentState,
+    Candidate,
+    IdempotencyRecord,
+    Registration,
+    Standing,
+    StateReport,
+    Task,
+    TaskResult,
+    WebhookReceipt,
+    WorkflowDefinition,
+    WorkflowSession,
+)
+from opscore.workflow import decisions
+from opscore.workflow.catalog import Catalog
+from opscore.workflow.engine import Engine
+from opscore.workflow.queue import Explanation, Gate, PendingReason, explain
+
+IDEMPOTENCY_AGE = timedelta(hours=24)
+_RECEIPT_AGE = timedelta(minutes=10)
+_CANDIDATES_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    queue: int = 1_000_000
+    allow_private_endpoints: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A wish to start a workflow: a saved one by id, or the definition that came along."""
+
+    agent_id: str
+    payload: dict[str, Any]
+    workflow_id: str | None = None
+    definition: WorkflowDefinition | None = None
+
+
+class Lifecycle:
+    def __init__(self, engine: Engine, catalog: Catalog, limits: Limits) -> None:
+        self._engine = engine
+        self._storage = engine.storage
+        self._catalog = catalog
+        self._limits = limits
+        self._keys_in_progress: set[str] = set()
+        self.draining = False
+
+    # --- agents ---------------------------------------------------------------------------
+
+    async def register_agent(
+        self, registration: Registration, signature: str | None = None
+    ) -> tuple[Candidate, bool]:
+        """The agent as it is now, and whether it is new."""
+        if registration.contact_endpoint is not None:
+            check_endpoint(registration.contact_endpoint, self._limits.allow_private_endpoints)
+        registered = await self._engine.register(registration, self._receipt(signature))
+        return await self.get_agent(registration.agent_id), registered.created
+
+    async def get_agent(self, agent_id: str) -> Candidate:
+        candidate = await self._storage.agent(agent_id)
+        if candidate is None:
+            raise _no_agent()
+        return candidate
+
+    async def update_agent(self, registration: Registration, draining: bool | None) -> Candidate:
+        candidate = await self.get_agent(registration.agent_id)
+        if candidate.agent.standing is Standing.DEREGISTERED:
+            raise ConflictError("The agent was deregistered; register it again with POST agents.")
+        if draining is not None:
+            decide = decisions.drain_agent if draining else decisions.resume_agent
+            await self._engine.change_agent(registration.agent_id, decide)
+        return (await self.register_agent(registration))[0]
+
+    async def deregister_agent(self, agent_id: str, signature: str | None = None) -> Candidate:
+        receipt = self._receipt(signature)
+        change = await self._engine.change_agent(
+            agent_id, lambda agent, ctx: decisions.deregister_agent(agent, ctx, receipt)
+        )
+        if change is None:
+            raise _no_agent()
+        for task_id in await self._storage.stranded(_CANDIDATES_SHOWN):
+            await self._engine.task_stranded(task_id)
+        return await self.get_agent(agent_id)
+
+    async def drain_agent(self, agent_id: str) -> Candidate:
+        candidate = await self.get_agent(agent_id)
+        if candidate.agent.standing is Standing.DEREGISTERED:
+            raise ConflictError("The agent was deregistered; there is nothing to drain.")
+        await self._engine.change_agent(agent_id, decisions.drain_agent)
+        return await self.get_agent(agent_id)
+
+    def _receipt(self, signature: str | None) -> WebhookReceipt | None:
+        if signature is None:
+            return None
+        return WebhookReceipt(signature, self._engine.clock.now() + _RECEIPT_AGE)
+
+    # --- states ---------------------------------------------------------------------------
+
+    async def set_state(self, report: StateReport) -> None:
+        """Take a state report, whatever it says of a task included."""
+        if await self._engine.agent_reported(report) is None:
+            raise AgentNotFoundError(
+                "No agent has this id. The report is kept for a minute and counts if the "
+                "agent's registration follows."
+            )
+
+    async def get_state(self, agent_id: str) -> AgentState:
+        state = (await self.get_agent(agent_id)).agent.state
+        if state is None:
+            raise AgentStateNotFoundError("The agent has not reported any state yet.")
+        return state
+
+    # --- sessions -------------------------------------------------------------------------
+
+    async def start_session(self, trigger: Trigger, key: str | None = None) -> WorkflowSession:
+        """Start a workflow. With a key, the same request again gives the same session."""
+        if key is None:
+            return await self._start(trigger, None)
+        if key in self._keys_in_progress:
+            raise IdempotencyInProgressError(
+                "The first request with this Idempotency-Key is still at work; ask again shortly.",
+                retry_after=1,
+            )
+        self._keys_in_progress.add(key)
+        try:
+            return await self._start_once(trigger, key)
+        finally:
+            self._keys_in_progress.discard(key)
+
+    async def _start_once(self, trigger: Trigger, key: str) -> WorkflowSession:
+        fingerprint = _fingerprint(trigger)
+        known = await self._storage.idempotency(key, self._engine.clock.now())
+        if known is None:
+            expires_at = self._engine.clock.now() + IDEMPOTENCY_AGE
+            record = IdempotencyRecord(key, fingerprint, new_id(), expires_at)
+            try:
+                return await self._start(trigger, record)
+            except IdempotencyKeyUsedError:
+                known = await self._storage.idempotency(key, self._engine.clock.now())
+        if known is None or known.fingerprint != fingerprint:
+            raise IdempotencyMismatchError(
+                "This Idempotency-Key was used with another request; take a new key."
+            )
+        return await self.get_session(known.session_id)
+
+    async def _start(self, trigger: Trigger, record: IdempotencyRecord | None) -> WorkflowSession:
+        await self._check_room()
+        await self._check_agent(trigger.agent_id)
+        definition, revision = await self._definition(trigger)
+        session_id = record.session_id if record else new_id()
+        change = await self._engine.start_session(
+            session_id, definition, revision, trigger.agent_id, trigger.payload, record
+        )
+        return change.sessions[-1]
+
+    async def _check_room(self) -> None:
+        if self.draining:
+            raise DrainingError("The service is shutting down; try again shortly.", retry_after=5)
+        if (await self._storage.counts()).waiting >= self._limits.queue:
+            raise QueueFullError(
+                "As many tasks wait as OPSCORE_QUEUE_LIMIT allows; try again later.", retry_after=5
+            )
+
+    async def _check_agent(self, agent_id: str) -> None:
+        candidate = await self.get_agent(agent_id)
+        if candidate.agent.standing is Standing.DEREGISTERED:
+            raise ConflictError("The agent was deregistered; choose another one.")
+
+    async def _definition(self, trigger: Trigger) -> tuple[WorkflowDefinition, int]:
+        if trigger.definition is not None:
+            return trigger.definition, 0
+        saved = await self._catalog.get_workflow_definition(trigger.workflow_id or "")
+        return saved.definition, saved.revision
+
+    async def get_session(self, session_id: str) -> WorkflowSession:
+        session = await self._storage.session(session_id)
+        if session is None:
+            raise _no_session()
+        return session
+
+    async def update_session(self, session_id: str, metadata: dict[str, Any]) -> WorkflowSession:
+        """Merge into the session's metadata; null takes a key away."""
+        if await self._engine.update_session(session_id, metadata) is None:
+            raise _no_session()
+        return await self.get_session(session_id)
+
+    async def cancel_session(self, session_id: str, reason: str) -> WorkflowSession:
+        """End it now: waiting tasks never run, running ones are told to stop."""
+        session = await self.get_session(session_id)
+        if session.status.ended:
+            raise ConflictError(f"The session has ended already; it is {session.status.value}.")
+        await self._engine.cancel_session(session_id, reason)
+        return await self.get_session(session_id)
+
+    # --- tasks ----------------------------------------------------------------------------
+
+    async def get_task(self, task_id: str) -> Task:
+        facts = await self._storage.task_facts(task_id)
+        if facts is None:
+            raise _no_task()
+        return facts.task
+
+    async def report_result(self, task_id: str, result: TaskResult) -> bool:
+        """Whether it counted; a late or doubled one is recorded and changes nothing."""
+        change = await self._engine.task_reported(task_id, result)
+        if change is None:
+            raise _no_task()
+        return bool(change.tasks)
+
+    async def heartbeat(self, task_id: str, progress: Any, attempt: int | None) -> Task:
+        if await self._engine.task_heartbeat(task_id, progress, attempt) is None:
+            raise _no_task()
+        return await self.get_task(task_id)
+
+    async def explain(self, task: Task, gate: Gate | None) -> Explanation:
+        return explain(task, await self._storage.lane(task, _CANDIDATES_SHOWN), gate)
+
+    async def pending_reasons(
+        self, tasks: tuple[Task, ...], gate: Gate | None
+    ) -> dict[str, PendingReason]:
+        """Why each of the waiting tasks waits."""
+        waiting = [task for task in tasks if task.status.waiting]
+        return {task.id: (await self.explain(task, gate)).reason for task in waiting}
+
+
+def _fingerprint(trigger: Trigger) -> str:
+    parts = [
+        trigger.agent_id,
+        trigger.workflow_id,
+        repr(trigger.definition) if trigger.definition else None,
+        trigger.payload,
+    ]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _no_agent() -> AgentNotFoundError:
+    return AgentNotFoundError("No agent has this id; GET agents lists those that are known.")
+
+
+def _no_session() -> SessionNotFoundError:
+    return SessionNotFoundError("No session has this id; ended ones are kept only for a while.")
+
+
+def _no_task() -> TaskNotFoundError:
+    return TaskNotFoundError("No task has this id; ended ones are kept only for a while.")

@@ -1,0 +1,80 @@
+"""The housekeeper: what must be looked at now and then, and how late the event loop runs."""
+
+import asyncio
+import logging
+import time
+
+from opscore.exceptions import StorageError
+from opscore.models import Change, Event, EventType, Retention
+from opscore.workflow.decisions import lose_silent_agent
+from opscore.workflow.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+_TICK = 1.0
+_TICKS_BETWEEN_ROUNDS = 5
+_LAG_WARNING = 1.0
+_BATCH = 100
+
+
+class Housekeeper:
+    """`lag` is how late the event loop was at the last tick, `worst_lag` at the worst one."""
+
+    def __init__(self, engine: Engine, retention: Retention) -> None:
+        self._engine = engine
+        self._retention = retention
+        self.lag = 0.0
+        self.worst_lag = 0.0
+
+    async def run(self) -> None:
+        ticks = 0
+        while True:
+            await self._tick()
+            ticks += 1
+            if ticks % _TICKS_BETWEEN_ROUNDS == 0:
+                await self._round_unless_storage_is_away()
+
+    async def _tick(self) -> None:
+        before = time.monotonic()
+        await asyncio.sleep(_TICK)
+        self.lag = max(0.0, time.monotonic() - before - _TICK)
+        self.worst_lag = max(self.worst_lag, self.lag)
+        if self.lag > _LAG_WARNING:
+            logger.warning("The event loop was blocked for %.1f seconds.", self.lag)
+
+    async def _round_unless_storage_is_away(self) -> None:
+        try:
+            await self.round()
+        except StorageError as error:
+            logger.warning("Housekeeping is put off: %s", error.detail)
+
+    async def round(self) -> None:
+        await self.fail_stranded()
+        await self._lose_silent()
+        await self._forget()
+
+    async def fail_stranded(self) -> None:
+        """A task for a deregistered agent must not wait for ever."""
+        for task_id in await self._engine.storage.stranded(_BATCH):
+            await self._engine.task_stranded(task_id)
+
+    async def _lose_silent(self) -> None:
+        threshold = self._engine.policy.silence_threshold
+        if threshold is None:
+            return
+        before = self._engine.clock.now() - threshold
+        for agent in await self._engine.storage.silent_agents(before, _BATCH):
+            await self._engine.change_agent(agent.id, lose_silent_agent)
+
+    async def _forget(self) -> None:
+        """Batch after batch, with a turn for everybody else in between."""
+        total: dict[str, int] = {}
+        now = self._engine.clock.now()
+        while counts := await self._engine.storage.prune(self._retention, now):
+            for kind, count in counts.items():
+                total[kind] = total.get(kind, 0) + count
+            await asyncio.sleep(0)
+        if total:
+            logger.info("Forgot what has ended and is too old or too much: %s", total)
+            event = Event(EventType.STORAGE_PRUNED, now, data=total)
+            await self._engine.apply(Change(events=(event,)))

@@ -281,10 +281,27 @@ def test_F80_parameters_may_be_nested_so_deep_and_no_deeper(as_yaml: bool) -> No
         assert (fault.code, fault.pointer.count("/0")) == ("too_deep", MAX_DEPTH - 3)
 
 
+def test_F80_a_fallback_result_may_be_nested_as_deep() -> None:
+    def with_result(depth: int) -> dict[str, Any]:
+        return document(task(fallback={"result": _nested(depth)}))
+
+    assert parse_definition(with_result(MAX_DEPTH - 4)).id == "w"
+    assert places(faults_of(with_result(MAX_DEPTH - 3)))[0][1] == "too_deep"
+
+
 def test_values_that_contain_themselves_are_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
     assert places(faults_of(document(task(parameters={"p": loop}))))[0][1] == "too_deep"
+
+
+def test_as_many_values_as_the_limit_says_are_kept() -> None:
+    # The parameters of each task and the list itself count as one value each.
+    most = [1] * (MOST_VALUES - 3)
+    source = document(task(), task("b", parameters={"p": most}), task("c", parameters={}))
+    assert parse_definition(source).tasks[1].parameters["p"] == most
+    most.append(1)
+    assert [fault.code for fault in faults_of(source)] == ["too_many_values"]
 
 
 @pytest.mark.parametrize(

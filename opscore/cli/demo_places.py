@@ -54,5 +54,6 @@ class Places:
             "OPSCORE_WEBHOOK_URL": f"{self.service_url}/v1/opscore/internal/agent/notify",
             "OPSCORE_API_URL": self.service_url,
             "OPSCORE_STORAGE_URL": f"{storage}:",
+            "OPSCORE_LOG_FORMAT": "console",
             "AGENTKIT_API_URL": self.agentkit_url,
         }

@@ -1,6 +1,7 @@
 """The demo's workflow, and its events as lines that a person reads."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from opscore.cli.demo_client import SeenEvent
@@ -59,7 +60,7 @@ _SENTENCES: Mapping[str, Callable[[Data], str]] = {
     "session.timed_out": lambda _: "the workflow ran out of time",
     "session.cancelled": lambda _: "the workflow was cancelled",
     "task.queued": lambda data: f"{_step(data)} waits for an agent",
-    "task.delayed": lambda data: f"{_step(data)} waits for its time",
+    "task.delayed": lambda data: f"{_step(data)} waits until {_time(data)}",
     "task.dispatched": lambda data: f"{_step(data)} is sent, attempt {data.get('attempt', 1)}",
     "task.accepted": lambda data: f"{_step(data)} is accepted, by way of {data.get('via', '?')}",
     "task.running": lambda data: f"{_step(data)} runs",
@@ -81,6 +82,13 @@ def sentence(event: SeenEvent) -> str:
 
 def _step(data: Data) -> str:
     return str(data.get("stepId", "the task"))
+
+
+def _time(data: Data) -> str:
+    try:
+        return f"{datetime.fromisoformat(data['until']).astimezone():%H:%M:%S}"
+    except (KeyError, TypeError, ValueError):
+        return "its time comes"
 
 
 def _message(error: Any) -> str:

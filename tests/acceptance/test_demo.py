@@ -86,8 +86,7 @@ def test_a_whole_workflow_with_one_retry_within_the_time(tmp_path: Path) -> None
     assert_all_gone(urls | set(re.findall(r"http://127\.0\.0\.1:\d+", output)))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_keeps_running_until_it_is_stopped(tmp_path: Path, number: signal.Signals) -> None:
+def test_it_keeps_running_until_ctrl_c(tmp_path: Path) -> None:
     with demo(tmp_path) as process:
         output = read_until(process.stdout, RUNNING)
         urls = urls_in_logs(tmp_path)
@@ -102,11 +101,24 @@ def test_it_keeps_running_until_it_is_stopped(tmp_path: Path, number: signal.Sig
             assert answer.status_code == 200
         [docs] = re.findall(r"(http\S+/docs)", output)
         assert httpx.get(docs, trust_env=False).status_code == 200
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=TIME_LIMIT)
     assert (process.returncode, errors) == (0, "")
     assert "stopped" in rest
     assert_all_gone({*urls, api})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_the_middle_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with demo(tmp_path) as process:
+        read_until(process.stdout, "gather is sent")
+        urls = urls_in_logs(tmp_path)
+        process.send_signal(number)
+        process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 0
+    assert_all_gone(urls)
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the child processes in /proc")

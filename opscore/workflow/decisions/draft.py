@@ -1,5 +1,7 @@
 """A change in the making: collects what one decision writes."""
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +21,7 @@ class Draft:
         self._revs: dict[str, int] = {}
         self._events: list[Event] = []
         self._abandoned: list[Task] = []
+        self._follow_ups: deque[Callable[[], None]] = deque()
         self._may_ready = False
         self.forwarding_works: bool | None = None
 
@@ -81,7 +84,13 @@ class Draft:
     def session_event(self, type_: EventType, session: WorkflowSession, **data: Any) -> None:
         self.event(type_, agent_id=session.agent_id, session_id=session.id, **data)
 
+    def then(self, follow_up: Callable[[], None]) -> None:
+        """Do this before the change is made: a long chain of steps must not become a deep one."""
+        self._follow_ups.append(follow_up)
+
     def change(self) -> Change:
+        while self._follow_ups:
+            self._follow_ups.popleft()()
         return Change(
             agents=tuple(self._agents.values()),
             sessions=tuple(self._sessions.values()),

@@ -49,7 +49,7 @@ def start_step(
     step: TaskDefinition,
     stands_for: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> WorkflowSession:
+) -> None:
     """Make the task of a step. `overrides` are values that replace its parameters as they are."""
     task = _new_task(draft, session, step, stands_for)
     try:
@@ -58,13 +58,13 @@ def start_step(
         failure = Failure(FailureCode.UNRESOLVED_REFERENCE, str(error), terminal=True)
         task = draft.task(task)
         draft.task_event(EventType.TASK_QUEUED, task)
-        return handle_task_failure(draft, task, session, failure)
+        handle_task_failure(draft, task, session, failure)
+        return
     task = replace(task, parameters={**parameters, **(overrides or {})})
     if step.delay:
         schedule_task(draft, task, draft.ctx.now + step.delay)
     else:
         enqueue_task(draft, task)
-    return session
 
 
 def enqueue_task(draft: Draft, task: Task, **changes: Any) -> Task:
@@ -135,7 +135,7 @@ def _scope(session: WorkflowSession) -> dict[str, Any]:
 
 def complete_task(
     draft: Draft, task: Task, session: WorkflowSession, result: Any, **data: Any
-) -> WorkflowSession:
+) -> None:
     """The task's one counted completion, and what follows from it."""
     task = draft.task(
         task,
@@ -151,9 +151,10 @@ def complete_task(
         results[task.stands_for] = result
     following = _following(task, session)
     if following is None:
-        return _complete_session(draft, session, results, result)
-    session = draft.session(session, results=results, status=SessionStatus.WAITING)
-    return start_step(draft, session, following)
+        _complete_session(draft, session, results, result)
+        return
+    waiting = draft.session(session, results=results, status=SessionStatus.WAITING)
+    draft.then(lambda: start_step(draft, waiting, following))
 
 
 def _following(task: Task, session: WorkflowSession) -> TaskDefinition | None:
@@ -167,7 +168,7 @@ def _following(task: Task, session: WorkflowSession) -> TaskDefinition | None:
 
 def _complete_session(
     draft: Draft, session: WorkflowSession, results: Mapping[str, Any], output: Any
-) -> WorkflowSession:
+) -> None:
     session = draft.session(
         session,
         status=SessionStatus.COMPLETED,
@@ -176,7 +177,6 @@ def _complete_session(
         ended_at=draft.ctx.now,
     )
     draft.session_event(EventType.SESSION_COMPLETED, session)
-    return session
 
 
 # --- failing ----------------------------------------------------------------------------------
@@ -184,20 +184,19 @@ def _complete_session(
 
 def handle_task_failure(
     draft: Draft, task: Task, session: WorkflowSession, failure: Failure
-) -> WorkflowSession:
+) -> None:
     """One attempt failed: try again, fall back, or end the session."""
     draft.task_event(EventType.TASK_ATTEMPT_FAILED, task, **describe(failure))
     step = session.definition.task(task.step_id)
     if may_retry(step.retry, task, failure):
-        return retry_task(draft, task, session, failure)
-    if step.fallback is not None and not task.fell_back:
-        return fallback_task(draft, task, session, failure)
-    return _fail_task(draft, task, session, failure)
+        retry_task(draft, task, session, failure)
+    elif step.fallback is not None and not task.fell_back:
+        fallback_task(draft, task, session, failure)
+    else:
+        _fail_task(draft, task, session, failure)
 
 
-def retry_task(
-    draft: Draft, task: Task, session: WorkflowSession, failure: Failure
-) -> WorkflowSession:
+def retry_task(draft: Draft, task: Task, session: WorkflowSession, failure: Failure) -> None:
     """The task waits for its next attempt; whichever agent was used longest ago gets it."""
     policy = session.definition.task(task.step_id).retry
     until = draft.ctx.now + retry_delay(policy, task, failure)
@@ -208,7 +207,7 @@ def retry_task(
     schedule_task(
         draft, task, until, retries=retries, preferred_agent=None, error=describe(failure)
     )
-    return _session_waits(draft, session)
+    _session_waits(draft, session)
 
 
 def requeue(draft: Draft, facts: TaskFacts, failure: Failure, **changes: Any) -> None:
@@ -218,15 +217,13 @@ def requeue(draft: Draft, facts: TaskFacts, failure: Failure, **changes: Any) ->
     _session_waits(draft, facts.session)
 
 
-def fallback_task(
-    draft: Draft, task: Task, session: WorkflowSession, failure: Failure
-) -> WorkflowSession:
+def fallback_task(draft: Draft, task: Task, session: WorkflowSession, failure: Failure) -> None:
     """The task's retries are spent: do what its definition has for this case."""
     fallback = session.definition.task(task.step_id).fallback
     match fallback:
         case FallbackResult(result):
             draft.task_event(EventType.TASK_FALLBACK, task, kind="result")
-            return complete_task(draft, task, session, result, fallback=True)
+            complete_task(draft, task, session, result, fallback=True)
         case FallbackCapability(capability):
             draft.task_event(EventType.TASK_FALLBACK, task, kind="capability", to=capability)
             enqueue_task(
@@ -241,27 +238,25 @@ def fallback_task(
                 not_found=0,
                 error=describe(failure),
             )
-            return _session_waits(draft, session)
+            _session_waits(draft, session)
         case FallbackTask(step_id):
             draft.task_event(EventType.TASK_FALLBACK, task, kind="task", to=step_id)
             _end_failed(draft, task, failure)
             stand_in = session.definition.task(step_id)
             stands_for = task.stands_for or task.step_id
-            return start_step(draft, _session_waits(draft, session), stand_in, stands_for)
+            waiting = _session_waits(draft, session)
+            draft.then(lambda: start_step(draft, waiting, stand_in, stands_for))
         case None:
-            return _fail_task(draft, task, session, failure)
+            _fail_task(draft, task, session, failure)
 
 
-def _fail_task(
-    draft: Draft, task: Task, session: WorkflowSession, failure: Failure
-) -> WorkflowSession:
+def _fail_task(draft: Draft, task: Task, session: WorkflowSession, failure: Failure) -> None:
     _end_failed(draft, task, failure)
     error = {"taskId": task.id, "stepId": task.step_id, **describe(failure)}
     session = draft.session(
         session, status=SessionStatus.FAILED, error=error, ended_at=draft.ctx.now
     )
     draft.session_event(EventType.SESSION_FAILED, session, error=error)
-    return session
 
 
 def _end_failed(draft: Draft, task: Task, failure: Failure) -> None:

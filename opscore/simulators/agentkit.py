@@ -169,9 +169,12 @@ class SimulatedAgentKit:
             response = await self._client.post(
                 str(endpoint), content=message.to_json(), headers=headers, timeout=FORWARD_TIMEOUT
             )
-            response.raise_for_status()
         except httpx.HTTPError as error:
             logger.error("forwarding to agent %s failed: %r", agent.id, error)
+            return
+        if not response.is_success:
+            status = response.status_code
+            logger.error("forwarding to agent %s failed: answered %d", agent.id, status)
 
     async def _receive(self, request: Request, agent_id: str | None) -> bytes:
         body = await request.body()

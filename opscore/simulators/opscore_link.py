@@ -53,9 +53,13 @@ class OpsCoreLink:
     async def _tell(self, path: str, body: Mapping[str, Any]) -> None:
         try:
             response = await self._post(path, body)
-            response.raise_for_status()
         except httpx.HTTPError as error:
             logger.error("the report to %s is lost: %r", path, error)
+            return
+        if response.status_code == httpx.codes.NOT_FOUND:
+            logger.warning("the report to %s came before its registration, or is lost", path)
+        elif not response.is_success:
+            logger.error("the report to %s is lost: answered %d", path, response.status_code)
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> httpx.Response:
         return await self._client.post(

@@ -27,6 +27,8 @@ async def send_webhook(
     }
     try:
         response = await client.post(url, content=content, headers=headers, timeout=WEBHOOK_TIMEOUT)
-        response.raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         logger.error("the webhook to %s failed: %r", url, error)
+        return
+    if not response.is_success:
+        logger.error("the webhook to %s failed: answered %d", url, response.status_code)

@@ -68,19 +68,18 @@ class Connector:
         """Raise ExchangeError; nothing has been sent then."""
         try:
             stream = await self._open(target)
-        except httpcore.ConnectTimeout as error:
-            raise too_slow_to_connect() from error
         except ForbiddenEndpointError as error:
             raise ExchangeError(
                 FailureCode.FORBIDDEN_ENDPOINT, error.detail, terminal=True
             ) from error
-        except (httpcore.NetworkError, OSError, UnicodeError) as error:
-            raise _cannot_connect(error) from error
+        except (httpcore.NetworkError, httpcore.TimeoutException, OSError, UnicodeError) as error:
+            raise broken_tls(error) or _cannot_connect(error) from error
         return httpcore.AsyncHTTP11Connection(target.origin, stream, KEEP_ALIVE)
 
     async def _open(self, target: Target) -> httpcore.AsyncNetworkStream:
         host, port = target.origin.host.decode("ascii"), target.origin.port
-        stream = await self._connect_to_first(await self._addresses(host, port), port)
+        addresses = await self._addresses(host, port)
+        stream = await self._connect_to_first(addresses, port)
         if target.origin.scheme != b"https":
             return stream
         try:
@@ -116,23 +115,24 @@ def too_slow_to_connect() -> ExchangeError:
     return ExchangeError(FailureCode.OUTCOME_UNKNOWN, "could not connect in time")
 
 
-def tls_error(error: ssl.SSLError) -> ExchangeError:
-    reason = (
-        error.verify_message
-        if isinstance(error, ssl.SSLCertVerificationError)
-        else error.reason or "the handshake failed"
-    )
+def broken_tls(error: Exception) -> ExchangeError | None:
+    """The error to raise instead when TLS is the reason for this one."""
+    cause = next((item for item in _causes(error) if isinstance(item, ssl.SSLError)), None)
+    if cause is None or isinstance(cause, ssl.SSLEOFError | ssl.SSLSyscallError):
+        return None
+    reason = cause.reason or "the handshake failed"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason = cause.verify_message
     return ExchangeError(
         FailureCode.TLS,
-        f"the TLS connection was refused: {reason.rstrip('.')}; mend its certificate",
+        f"the TLS connection failed: {reason.rstrip('.')}; check the certificates on both sides",
     )
 
 
 def _cannot_connect(error: Exception) -> ExchangeError:
     causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError):
-            return tls_error(cause)
+    if any(isinstance(cause, TimeoutError | httpcore.TimeoutException) for cause in causes):
+        return too_slow_to_connect()
     if any(isinstance(cause, socket.gaierror | UnicodeError) for cause in causes):
         reason = "its host name cannot be resolved"
     elif any(isinstance(cause, ConnectionRefusedError) for cause in causes):
@@ -146,9 +146,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
         yield cause
-        if isinstance(cause, BaseExceptionGroup):
-            for member in cause.exceptions:
-                yield from _causes(member)
         cause = cause.__cause__
 
 

@@ -1,7 +1,6 @@
 """One POST, its answer, and a deadline over the whole of it."""
 
 import asyncio
-import ssl
 
 import httpcore
 
@@ -9,7 +8,7 @@ from opscore.agentkit_client.answers import MAX_ANSWER, HttpAnswer
 from opscore.agentkit_client.connecting import (
     Connector,
     Target,
-    tls_error,
+    broken_tls,
     too_slow_to_connect,
 )
 from opscore.agentkit_client.errors import ExchangeError
@@ -63,12 +62,11 @@ async def _exchange(
     try:
         response = await connection.handle_async_request(request)
         return await _read(response)
-    except ssl.SSLError as error:
-        raise tls_error(error) from error
     except httpcore.ProtocolError as error:
         raise _lost("the answer broke off or was not HTTP") from error
     except (httpcore.NetworkError, httpcore.TimeoutException, OSError) as error:
-        raise _lost("the connection broke before the answer was complete") from error
+        broken = _lost("the connection broke before the answer was complete")
+        raise broken_tls(error) or broken from error
 
 
 async def _read(response: httpcore.Response) -> HttpAnswer:

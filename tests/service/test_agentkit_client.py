@@ -8,7 +8,7 @@ import ssl
 import struct
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -245,6 +245,16 @@ async def test_F24_connecting_takes_too_long() -> None:
     assert "could not connect in time" in failed.message
 
 
+async def test_F24_a_system_that_gives_up_connecting() -> None:
+    async def gives_up(host: str, port: int) -> list[str]:
+        raise TimeoutError(110, "Connection timed out")
+
+    async with AgentKitClient("http://kit.test", resolver=gives_up) as client:
+        failed = failure(await client.run(CLAIM, PATIENCE))
+    assert failed.code is FailureCode.OUTCOME_UNKNOWN
+    assert "could not connect in time" in failed.message
+
+
 async def silence(_: Request, writer: asyncio.StreamWriter) -> None:
     """Never answers; ends when the other side closes."""
     await asyncio.Event().wait()
@@ -413,6 +423,29 @@ async def test_F35_a_bad_certificate_is_named(certificate: str, trusted: bool, n
         failed = failure(outcome)
         assert (failed.code, failed.free) == (FailureCode.TLS, False)
         assert named in failed.message
+
+
+async def demand_certificate(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Does the handshake, tells the client why it failed, and listens until the client goes."""
+    context = tls_server("valid")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(TLS / "ca.pem")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_side=True)
+    while data := await reader.read(65_536):
+        incoming.write(data)
+        with suppress(ssl.SSLError):
+            session.do_handshake()
+        writer.write(outgoing.read())
+
+
+async def test_F35_a_server_that_wants_a_certificate_of_ours() -> None:
+    async with raw_server(demand_certificate) as port:
+        url = f"https://agent.test:{port}"
+        async with AgentKitClient(url, tls=trusting(), resolver=to_loopback) as client:
+            failed = failure(await client.run(CLAIM, PATIENCE))
+    assert failed.code is FailureCode.TLS
+    assert "certificate required" in failed.message.lower().replace("_", " ")
 
 
 async def test_F35_a_server_without_tls() -> None:

@@ -193,6 +193,12 @@ def test_F90_every_spelling_of_an_ipv6_address_is_read_alike(address: IPv6Addres
     assert read_address(address.exploded.upper()) == read_address(str(address)) == address
 
 
+@pytest.mark.parametrize("host", ["::g", "1::2::3", "fe80::1%eth0", "256.1.1.1", "0x100000000"])
+def test_F90_what_looks_like_an_address_and_is_none_is_refused(host: str) -> None:
+    with pytest.raises(ForbiddenEndpointError):
+        read_address(host)
+
+
 @given(st.text(max_size=40))
 def test_F90_an_endpoint_is_accepted_or_refused_and_never_breaks_the_check(text: str) -> None:
     for url in (text, f"http://{text}/", f"http://[{text}]:80"):

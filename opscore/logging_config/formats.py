@@ -47,7 +47,7 @@ class JsonFormat(OrjsonFormatter):
         self._stamp = Stamp()
 
     def record(self, record: logging.LogRecord) -> bytes:
-        return self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+        return self.format(record).encode("utf-8", "replace") + b"\n"
 
     def access(
         self, method: str, path: str, status: int, milliseconds: float, request_id: str
@@ -81,7 +81,7 @@ class JsonFormat(OrjsonFormatter):
             text = super().jsonify_log_record(log_data)
         except TypeError:
             # Orjson refuses lone surrogates and integers beyond 64 bits.
-            text = json.dumps(log_data, default=repr)
+            text = json.dumps(log_data, default=repr, ensure_ascii=False)
         return _UNSEEN_IN_JSON.sub(_json_escape, text)
 
 

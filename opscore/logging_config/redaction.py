@@ -1,9 +1,8 @@
 """Takes the configured secrets out of what is written, in whatever spelling they got there."""
 
+import json
 from collections.abc import Iterable
 from urllib.parse import quote
-
-import orjson
 
 REDACTED = b"[redacted]"
 # Shorter ones would tear words apart, and protect nothing.
@@ -31,11 +30,18 @@ class Redactor:
 
 
 def _spellings(secret: str) -> set[bytes]:
-    return {
-        secret.encode(),
-        orjson.dumps(secret)[1:-1],
-        quote(secret).encode("ascii"),
-        quote(secret, safe="").encode("ascii"),
-        secret.encode("unicode_escape"),
-        repr(secret)[1:-1].encode(),
+    """The secret as Python, URLs and JSON write it, and each of these inside JSON."""
+    plain = {
+        secret,
+        repr(secret)[1:-1],
+        secret.encode("unicode_escape").decode("ascii"),
+        secret.encode("ascii", "backslashreplace").decode("ascii"),
+        quote(secret),
+        quote(secret, safe=""),
     }
+    escaped = {
+        json.dumps(text, ensure_ascii=ascii_only)[1:-1]
+        for text in plain
+        for ascii_only in (True, False)
+    }
+    return {text.encode("utf-8", "replace") for text in plain | escaped}

@@ -1,0 +1,217 @@
+"""A real uvicorn server on loopback, and clients that are slow, silent or broken."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from opscore.api.slow_clients import HEADER_TIMEOUT, PatientProtocol, patient_protocol
+from opscore.middleware import ApiKeyGate, BodyGuard, RequestContext
+
+LIMIT = 0.15
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+KEY = b"Authorization: Bearer key-123\r\n"
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp = hello, header_timeout: float = LIMIT) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http=patient_protocol(header_timeout, max_header_bytes=4096),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        timeout_keep_alive=30,
+    )
+    server = uvicorn.Server(config)
+    # Without its signal handlers, which belong to the test run.
+    config.load()
+    server.lifespan = config.lifespan_class(config)
+    await server.startup()
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        await server.shutdown()
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def answer(self) -> tuple[int, bytes, bytes]:
+        """Status, head and body of one answer with a length."""
+        async with asyncio.timeout(5):
+            head = await self._reader.readuntil(b"\r\n\r\n")
+            length = next(
+                int(line.split(b":")[1])
+                for line in head.lower().splitlines()
+                if line.startswith(b"content-length")
+            )
+            return int(head.split()[1]), head.lower(), await self._reader.readexactly(length)
+
+    async def ends(self) -> bytes:
+        """What still comes until the server closes."""
+        async with asyncio.timeout(5):
+            return await self._reader.read()
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@asynccontextmanager
+async def connected(port: int) -> AsyncIterator[Client]:
+    client = Client(*await asyncio.open_connection("127.0.0.1", port))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def stack(app: ASGIApp = hello, timeout: float = 20.0) -> ASGIApp:
+    guarded = BodyGuard(app, limit=100_000, timeout=timeout)
+    return RequestContext(ApiKeyGate(guarded, keys=["key-123"]))
+
+
+def test_F86_the_default_is_well_under_30_seconds() -> None:
+    assert PatientProtocol.header_timeout == HEADER_TIMEOUT == 15
+
+
+@pytest.mark.parametrize("begin", [b"", b"\r\n", b"G", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow"])
+async def test_F86_silent_sockets_and_unfinished_headers_are_closed(begin: bytes) -> None:
+    async with serving() as port, connected(port) as client:
+        await client.send(begin)
+        assert await client.ends() == b""
+
+
+async def test_F86_one_byte_at_a_time_does_not_win_time() -> None:
+    async with serving() as port, connected(port) as client:
+        closing = asyncio.create_task(client.ends())
+        for byte in b"GET / HTTP/1.1\r\n" + b"X-Slow: 1\r\n" * 1000:
+            done, _ = await asyncio.wait([closing], timeout=0.01)
+            if done:
+                break
+            await client.send(bytes([byte]))
+        assert closing.done()
+
+
+async def test_F86_many_silent_sockets_leave_others_served() -> None:
+    async with serving() as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(200)]
+        async with connected(port) as client:
+            await client.send(REQUEST)
+            assert (await client.answer())[0] == 200
+        async with asyncio.timeout(5):
+            assert [await reader.read() for reader, _ in silent] == [b""] * 200
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_keep_alive_is_left_as_it_is() -> None:
+    async with serving() as port, connected(port) as client:
+        await client.send(REQUEST)
+        assert (await client.answer())[0] == 200
+        await elapse(LIMIT * 2)
+        await client.send(REQUEST)
+        assert (await client.answer())[0] == 200
+
+
+async def test_F86_the_second_request_of_a_connection_has_its_time_too() -> None:
+    async with serving() as port, connected(port) as client:
+        await client.send(REQUEST)
+        await client.answer()
+        await client.send(REQUEST[:10])
+        assert await client.ends() == b""
+
+
+async def test_F86_a_slow_answer_is_not_a_slow_client() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await elapse(LIMIT * 2)
+        await hello(scope, receive, send)
+
+    async with serving(slow) as port, connected(port) as client:
+        await client.send(REQUEST + REQUEST[:10])
+        assert (await client.answer())[0] == 200
+        assert await client.ends() == b""
+
+
+async def test_endless_headers_are_refused_in_the_one_shape() -> None:
+    async with serving(header_timeout=10) as port, connected(port) as client:
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-Long: " + b"x" * 10_000)
+        status, head, body = await client.answer()
+        assert status == 400
+        assert b"application/problem+json" in head
+        assert b'"code":"bad_request"' in body
+        assert await client.ends() == b""
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01 tls\r\n\r\n", b"GET /\x00 HTTP/1.1\r\n\r\n", b"NONSENSE\r\n\r\n"]
+)
+async def test_what_is_not_http_gets_the_one_shape(garbage: bytes) -> None:
+    async with serving() as port, connected(port) as client:
+        await client.send(garbage)
+        status, _, body = await client.answer()
+        assert (status, b'"code":"bad_request"' in body) == (400, True)
+        assert await client.ends() == b""
+
+
+def post(body: bytes, *, key: bytes = KEY, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    return head + key + b"Content-Length: %d\r\n\r\n" % size + body
+
+
+async def test_a_401_leaves_the_connection_usable_after_a_body() -> None:
+    async with serving(stack()) as port, connected(port) as client:
+        await client.send(post(b'{"a":1}', key=b""))
+        assert (await client.answer())[0] == 401
+        await client.send(post(b'{"a":1}'))
+        assert (await client.answer())[0] == 200
+
+
+async def test_F86_a_body_that_trickles_in_after_its_401_ends() -> None:
+    async with serving(stack()) as port, connected(port) as client:
+        await client.send(post(b"{", key=b"", length=1000))
+        assert (await client.answer())[0] == 401
+        await client.send(b" ")
+        assert await client.ends() == b""
+
+
+async def test_F86_a_body_that_never_comes_is_408_and_the_end() -> None:
+    async with serving(stack(timeout=LIMIT)) as port, connected(port) as client:
+        await client.send(post(b"{", length=1000))
+        status, head, _ = await client.answer()
+        assert (status, b"connection: close" in head) == (408, True)
+        assert await client.ends() == b""
+
+
+@pytest.mark.parametrize("size", [100_001, 3_000_000])
+async def test_F85_a_client_that_sends_too_much_reads_its_413(size: int) -> None:
+    async with serving(stack()) as port, connected(port) as client:
+        with suppress(ConnectionError):
+            await client.send(post(b"x" * size))
+        assert (await client.answer())[0] == 413
+
+
+async def elapse(seconds: float) -> None:
+    """Let real time pass where its passing is what is tested."""
+    passed = asyncio.get_running_loop().create_future()
+    done: Callable[[None], None] = passed.set_result
+    asyncio.get_running_loop().call_later(seconds, done, None)
+    await passed

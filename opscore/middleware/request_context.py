@@ -110,10 +110,7 @@ def _given_id(scope: Scope) -> str | None:
 
 
 def _loggable(scope: Scope) -> str:
-    """The path's template where a route was found, so that ids do not make every line unique."""
-    template = getattr(scope.get("route"), "path", None)
-    if template is not None:
-        return str(template)
+    """The path as it came, without its query; bounded, and nothing but printable ASCII."""
     path: str = scope["path"][:MAX_LOGGED_PATH]
     if path.isascii() and path.isprintable():
         return path

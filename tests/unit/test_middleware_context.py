@@ -115,7 +115,7 @@ async def test_one_access_line_a_request(app: ASGIApp, status: int) -> None:
     assert 0 <= milliseconds < 10_000
 
 
-async def test_the_line_names_the_route_where_one_was_found() -> None:
+async def test_the_line_names_the_path_that_was_asked_for() -> None:
     class Route:
         path = "/agent/{agent_id}"
 
@@ -123,8 +123,8 @@ async def test_the_line_names_the_route_where_one_was_found() -> None:
         request["route"] = Route()
 
     lines = Lines()
-    await call(RequestContext(app, access_log=lines), scope(path="/agent/5"))
-    assert lines.lines[0][1] == "/agent/{agent_id}"
+    await call(RequestContext(app, access_log=lines), scope(path="/v1/agent/5"))
+    assert lines.lines[0][1] == "/v1/agent/5"
 
 
 @pytest.mark.parametrize(

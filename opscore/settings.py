@@ -50,6 +50,12 @@ class Settings(BaseSettings):
     run_timeout: float = Field(
         300, gt=0, le=30 * 86_400, description="Seconds a task may run unless it says otherwise."
     )
+    probe_interval: float = Field(
+        600,
+        ge=1,
+        le=86_400,
+        description="Seconds between tries whether AgentKit delivers again, once it does not.",
+    )
     assume_available: bool = Field(
         True, description="Whether an agent that never reported may be given tasks."
     )
@@ -129,6 +135,7 @@ class Settings(BaseSettings):
             mode=self.dispatch_mode,
             run_timeout=timedelta(seconds=self.run_timeout),
             start_timeout=self._start_timeout(),
+            probe_interval=timedelta(seconds=self.probe_interval),
             assume_available=self.assume_available,
             silence_threshold=_seconds(self.silence_threshold),
         )

@@ -18,6 +18,7 @@ class Policy:
     mode: DispatchMode = DispatchMode.AUTO
     run_timeout: timedelta = timedelta(seconds=300)
     start_timeout: timedelta | None = timedelta(seconds=10)
+    probe_interval: timedelta = timedelta(minutes=10)
     assume_available: bool = True
     silence_threshold: timedelta | None = None
     active_hold: timedelta = timedelta(seconds=300)

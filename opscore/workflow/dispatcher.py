@@ -240,7 +240,8 @@ class Dispatcher:
         known = self._engine.forwarding
         via = route(self._engine.policy.mode, known, claim.task, claim.agent, now)
         if via is Delivery.AGENTKIT and is_probe_due(known, now):
-            self._engine.forwarding = after_probe(known, now)
+            every = self._engine.policy.probe_interval
+            self._engine.forwarding = after_probe(known, now, every)
         return via
 
     async def _send(self, claim: Claim, via: Delivery, now: datetime) -> Outcome:

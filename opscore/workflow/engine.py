@@ -215,7 +215,7 @@ class Engine:
 
     async def _learn(self, works: bool) -> None:
         before, now = self.forwarding, self.clock.now()
-        self.forwarding = learn(before, works, now)
+        self.forwarding = learn(before, works, now, self.policy.probe_interval)
         if before.state is self.forwarding.state:
             return
         logger.warning("AgentKit's forwards are now %s.", self.forwarding.state.value)

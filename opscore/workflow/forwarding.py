@@ -29,9 +29,11 @@ class Forwarding:
     next_probe: datetime | None = None
 
 
-def learn(known: Forwarding, works: bool, now: datetime) -> Forwarding:
+def learn(
+    known: Forwarding, works: bool, now: datetime, every: timedelta = PROBE_EVERY
+) -> Forwarding:
     state = Forwards.PROVED if works else Forwards.DISPROVED
-    next_probe = None if works else now + PROBE_EVERY
+    next_probe = None if works else now + every
     since = known.since if known.state is state else now
     return Forwarding(state, since, next_probe)
 
@@ -53,6 +55,6 @@ def is_probe_due(known: Forwarding, now: datetime) -> bool:
     return known.next_probe is not None and known.next_probe <= now
 
 
-def after_probe(known: Forwarding, now: datetime) -> Forwarding:
+def after_probe(known: Forwarding, now: datetime, every: timedelta = PROBE_EVERY) -> Forwarding:
     """A task has been sent to try AgentKit out; the next one only after a while."""
-    return replace(known, next_probe=now + PROBE_EVERY)
+    return replace(known, next_probe=now + every)

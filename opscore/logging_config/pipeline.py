@@ -76,6 +76,8 @@ class LogPipeline:
 
     def flush(self, seconds: float = 2.0) -> bool:
         """Wait until everything queued so far is written; False when that took too long."""
+        if not self._writer.is_alive():
+            return False
         written = threading.Event()
         self._waiting.append(written)
         self._hurry.set()

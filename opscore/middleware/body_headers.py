@@ -9,6 +9,10 @@ from opscore.exceptions import BadRequestError, UnsupportedMediaTypeError
 # Below this a body that nobody reads is cheaper to let pass than a new connection.
 SMALL_BODY = 64 * 1024
 
+_TELLING = frozenset(
+    {b"content-length", b"content-type", b"transfer-encoding", b"content-encoding", b"expect"}
+)
+
 
 @dataclass(slots=True)
 class BodyHeaders:
@@ -31,6 +35,8 @@ def body_headers(scope: Scope) -> BodyHeaders:
     """Raise BadRequestError or UnsupportedMediaTypeError for headers that no body may have."""
     found = BodyHeaders()
     for name, value in scope["headers"]:
+        if name not in _TELLING:
+            continue
         if name == b"content-length":
             found.length = _length(value)
         elif name == b"content-type":
@@ -42,7 +48,7 @@ def body_headers(scope: Scope) -> BodyHeaders:
         elif name == b"content-encoding":
             if value.strip().lower() not in (b"", b"identity"):
                 raise UnsupportedMediaTypeError("Send the body without a Content-Encoding.")
-        elif name == b"expect":
+        else:
             found.expects_continue = True
     return found
 

@@ -120,6 +120,7 @@ def test_after_the_close_lines_are_counted_not_kept(sink: MemorySink) -> None:
     assert pipeline.close()
     pipeline.put(b"late\n")
     assert pipeline.dropped == 1
+    assert not pipeline.flush()
     assert pipeline.close()
 
 

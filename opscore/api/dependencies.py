@@ -21,8 +21,15 @@ def get_lifecycle(request: Request) -> Lifecycle:
 CoreDep = Annotated[Core, Depends(get_core)]
 LifecycleDep = Annotated[Lifecycle, Depends(get_lifecycle)]
 
+# No storage counts further, and JSON does not either.
+_LARGEST = 2**53
+
 Cursor = Annotated[str | None, Query(max_length=512, description="From `nextCursor`.")]
 Limit = Annotated[int, Query(ge=1, le=200, description="How many at most.")]
+EventCursor = Annotated[int, Query(ge=0, le=_LARGEST, description="From `nextCursor`.")]
+Revision = Annotated[
+    int | None, Query(ge=1, le=_LARGEST, description="The newest one when it is left out.")
+]
 AgentId = Annotated[str, Path(max_length=255)]
 WorkflowId = Annotated[str, Path(max_length=255)]
 SessionId = Annotated[str, Path(max_length=64)]

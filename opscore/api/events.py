@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from opscore.api.dependencies import CoreDep, Limit
+from opscore.api.dependencies import CoreDep, EventCursor, Limit
 from opscore.api.problems import READING
 from opscore.api.schemas import Moment
 from opscore.api.views import EventView, ListView
@@ -24,7 +24,7 @@ async def list_events(
     session_id: Annotated[str | None, Query(alias="sessionId", max_length=64)] = None,
     task_id: Annotated[str | None, Query(alias="taskId", max_length=64)] = None,
     since: Moment | None = None,
-    cursor: Annotated[int, Query(ge=0, description="From `nextCursor`.")] = 0,
+    cursor: EventCursor = 0,
     limit: Limit = 200,
 ) -> ListView[EventView]:
     """Events, oldest first. `nextCursor` goes on where this page ends, also once it is empty."""

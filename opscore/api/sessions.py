@@ -8,6 +8,7 @@ from opscore.api.dependencies import (
     AgentId,
     CoreDep,
     Cursor,
+    EventCursor,
     IdempotencyKey,
     LifecycleDep,
     Limit,
@@ -92,12 +93,12 @@ async def list_session_tasks(
 async def list_session_events(
     session_id: SessionId,
     core: CoreDep,
-    after: Annotated[int, Query(ge=0)] = 0,
+    cursor: EventCursor = 0,
     limit: Limit = 200,
 ) -> ListView[EventView]:
-    """What happened in the session, oldest first, from the sequence number `after` on."""
+    """What happened in the session, oldest first. `nextCursor` goes on where this page ends."""
     await core.lifecycle.get_session(session_id)
-    page = await core.storage.events(EventFilter(session_id=session_id), after, limit)
+    page = await core.storage.events(EventFilter(session_id=session_id), cursor, limit)
     items = [EventView.of(event) for event in page.items]
     return ListView(items=items, next_cursor=page.next_cursor)
 

@@ -1,10 +1,10 @@
 """Workflow definitions: saved, validated, listed, with their revisions."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
-from opscore.api.dependencies import CoreDep, Cursor, Limit, WorkflowId
+from opscore.api.dependencies import CoreDep, Cursor, Limit, Revision, WorkflowId
 from opscore.api.problems import FINDING, READING, WRITING
 from opscore.api.views import ListView, ValidView, WorkflowView
 from opscore.exceptions import BadRequestError, ConflictError
@@ -72,7 +72,7 @@ async def validate_workflow(request: Request) -> ValidView:
 async def get_workflow(
     workflow_id: WorkflowId,
     core: CoreDep,
-    revision: Annotated[int | None, Query(ge=1)] = None,
+    revision: Revision = None,
 ) -> WorkflowView:
     return WorkflowView.of(await core.catalog.get_workflow_definition(workflow_id, revision))
 
@@ -83,7 +83,7 @@ async def get_workflow(
     openapi_extra=_BODY,
 )
 async def put_workflow(
-    workflow_id: Annotated[str, Path(max_length=255)],
+    workflow_id: WorkflowId,
     request: Request,
     core: CoreDep,
     response: Response,

@@ -50,7 +50,7 @@ class DemoClient:
         return self._get(f"session/{session_id}")
 
     def events(self, session_id: str, after: int) -> list[SeenEvent]:
-        page = self._get(f"session/{session_id}/events", after=after)
+        page = self._get(f"session/{session_id}/events", cursor=after)
         return [read_event(item) for item in page["items"]]
 
     def _get(self, path: str, **query: Any) -> dict[str, Any]:

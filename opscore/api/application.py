@@ -53,8 +53,6 @@ def create_app(
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False},
     )
-    # First, because every route ahead of it would cost it time.
-    app.router.routes.insert(0, states.state_report_route)
     app.include_router(_resources(), prefix=PREFIX)
     app.include_router(health.router)
     install_docs(app)
@@ -85,6 +83,7 @@ def _middleware(settings: Settings, log: LogPipeline | None) -> list[Middleware]
             unparsed_paths=(webhook.PATH,),
             yaml_prefixes=(f"{PREFIX}/workflow",),
         ),
+        Middleware(states.StateReports),
     ]
 
 

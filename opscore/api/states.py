@@ -4,9 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 from pydantic import ValidationError
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from opscore.api.core import Core
 from opscore.api.dependencies import AgentId, CoreDep, Cursor, LifecycleDep, Limit
@@ -14,10 +12,12 @@ from opscore.api.errors import validation_error
 from opscore.api.problems import FINDING, WRITING
 from opscore.api.schemas import StateIn
 from opscore.api.views import EventView, ListView, StateView
-from opscore.exceptions import BadRequestError, PayloadTooLargeError
+from opscore.exceptions import BadRequestError, OpsCoreError, PayloadTooLargeError
+from opscore.middleware.problem import request_id_of, send_problem
 from opscore.models import StateReport
 
 PATH = "/v1/opscore/agent/{agent_id}/state"
+_BEFORE_ID, _AFTER_ID = PATH.split("{agent_id}")
 BODY_LIMIT = 256 * 1024 + 4096
 
 _ACCEPTED = b'{"status":"success","message":"State update accepted"}'
@@ -29,19 +29,48 @@ _HEADERS = [
 router = APIRouter(tags=["agents"])
 
 
-async def report_state(request: Request) -> Response:
-    """A plain Starlette endpoint: it reads what the body guard parsed, and answers a constant."""
-    core: Core = request.app.state.core
-    state = request.scope["state"]
+class StateReports:
+    """Answers `POST …/agent/{id}/state` itself and passes everything else on.
+
+    It stands behind the body guard and before the framework, whose routing and handling would
+    cost this route as much again as all that it does.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        agent_id = _agent_id(scope)
+        if agent_id is None:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await _take(scope, agent_id)
+        except OpsCoreError as error:
+            await send_problem(send, error, request_id_of(scope))
+            return
+        await send({"type": "http.response.start", "status": 202, "headers": _HEADERS})
+        await send({"type": "http.response.body", "body": _ACCEPTED})
+
+
+def _agent_id(scope: Scope) -> str | None:
+    """The agent's id if the request is a state report."""
+    if scope["type"] != "http" or scope["method"] != "POST":
+        return None
+    path: str = scope["path"]
+    if not (path.startswith(_BEFORE_ID) and path.endswith(_AFTER_ID)):
+        return None
+    agent_id = path[len(_BEFORE_ID) : -len(_AFTER_ID)]
+    return agent_id if agent_id and "/" not in agent_id else None
+
+
+async def _take(scope: Scope, agent_id: str) -> None:
+    core: Core = scope["app"].state.core
+    state = scope["state"]
     size = len(state.get("body", b""))
     if size > BODY_LIMIT:
         raise PayloadTooLargeError("A state report may have at most 256 KiB; send less details.")
-    agent_id: str = request.path_params["agent_id"]
-    report = _report(agent_id, state.get("json"), size)
-    await core.lifecycle.set_state(report)
-    response = Response(_ACCEPTED, 202)
-    response.raw_headers = _HEADERS
-    return response
+    await core.lifecycle.set_state(_report(agent_id, state.get("json"), size))
 
 
 def _report(agent_id: str, document: Any, size: int) -> StateReport:
@@ -54,11 +83,8 @@ def _report(agent_id: str, document: Any, size: int) -> StateReport:
     return StateReport(agent_id, parsed.state, parsed.details or {}, parsed.timestamp, size)
 
 
-state_report_route = Route(PATH, report_state, methods=["POST"])
-
-
 def openapi_entry() -> dict[str, Any]:
-    """The report route as OpenAPI has it; FastAPI does not see plain Starlette routes."""
+    """The report route as OpenAPI has it; FastAPI does not see it."""
     return {
         "tags": ["agents"],
         "summary": "Report State",

@@ -2,7 +2,6 @@
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
@@ -27,7 +26,7 @@ class EventLog:
     def append(self, events: Iterable[Event]) -> None:
         for event in events:
             self._last_seq += 1
-            self._append(replace(event, seq=self._last_seq))
+            self._append(_numbered(event, self._last_seq))
         if len(self._events) > self._bound * 1.1:
             del self._events[: len(self._events) - self._bound]
 
@@ -83,6 +82,13 @@ class EventLog:
     def forget_states_before(self, moment: datetime) -> int:
         """Drop the oldest state reports of every agent, but never an agent's newest one."""
         return sum(_drop_old(states, moment) for states in self._states.values())
+
+
+def _numbered(event: Event, seq: int) -> Event:
+    # Spelled out: `replace` costs twice as much, and every state report passes here.
+    return Event(
+        event.type, event.at, event.agent_id, event.session_id, event.task_id, event.data, seq
+    )
 
 
 def _drop_old(states: deque[Event], moment: datetime) -> int:

@@ -50,13 +50,19 @@ class Effect(Enum):
 
 def named_task(details: Mapping[str, Any]) -> str | None:
     """The task id that a report's details name."""
-    values = (details.get(key) for key in TASK_ID_KEYS)
-    return next((value for value in values if isinstance(value, str) and value), None)
+    for key in TASK_ID_KEYS:
+        value = details.get(key)
+        if isinstance(value, str) and value:
+            return value
+    return None
 
 
 def named_attempt(details: Mapping[str, Any]) -> int | None:
-    values = (details.get(key) for key in ATTEMPT_KEYS)
-    return next((value for value in values if type(value) is int), None)
+    for key in ATTEMPT_KEYS:
+        value = details.get(key)
+        if type(value) is int:
+            return value
+    return None
 
 
 # --- state reports ----------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from opscore.api.dependencies import (
     Limit,
     Search,
 )
-from opscore.api.problems import FINDING, READING, WRITING
+from opscore.api.problems import CONTENDING, FINDING, READING, WRITING
 from opscore.api.schemas import AgentIn, AgentPatch
 from opscore.api.views import AgentDetailView, AgentView, ListView
 from opscore.ids import new_id
@@ -61,13 +61,14 @@ async def register_agent(body: AgentIn, lifecycle: LifecycleDep, response: Respo
 
 @router.get("/agent/{agent_id}", responses=FINDING)
 async def get_agent(agent_id: AgentId, core: CoreDep) -> AgentDetailView:
+    """One agent, with the ids of its tasks in flight."""
     candidate = await core.lifecycle.get_agent(agent_id)
     tasks = await core.storage.agent_tasks(agent_id)
     view = AgentView.of(candidate)
     return AgentDetailView(**view.model_dump(), task_ids=[task.id for task in tasks])
 
 
-@router.patch("/agent/{agent_id}", responses=WRITING)
+@router.patch("/agent/{agent_id}", responses=CONTENDING)
 async def update_agent(agent_id: AgentId, body: AgentPatch, lifecycle: LifecycleDep) -> AgentView:
     """Change what is given, leave the rest."""
     registration = Registration(
@@ -88,7 +89,7 @@ async def deregister_agent(agent_id: AgentId, lifecycle: LifecycleDep) -> AgentV
     return AgentView.of(await lifecycle.deregister_agent(agent_id))
 
 
-@router.post("/agent/{agent_id}/drain", status_code=202, responses=WRITING)
+@router.post("/agent/{agent_id}/drain", status_code=202, responses=CONTENDING)
 async def drain_agent(agent_id: AgentId, lifecycle: LifecycleDep) -> AgentView:
     """No new tasks until `PATCH agent/{id}` with `draining` false."""
     return AgentView.of(await lifecycle.drain_agent(agent_id))

@@ -51,6 +51,8 @@ def create_app(
         middleware=_middleware(settings, log),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         telemetry={"tracing": False, "metrics": False},
     )
     app.include_router(_resources(), prefix=PREFIX)

@@ -11,13 +11,13 @@ from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 from opscore import __version__
-from opscore.api import states
+from opscore.api import error_page, states
 from opscore.api.problems import ProblemView
 from opscore.api.schemas import AgentDetails, StateIn
 from opscore.api.views import MessageView
 
 ASSETS = "/docs/assets"
-PUBLIC_PATHS = frozenset({"/docs", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/docs", error_page.PATH, "/openapi.json"})
 PUBLIC_PREFIXES = (f"{ASSETS}/",)
 NO_KEY = ("/health", "/v1/opscore/internal/")
 
@@ -37,7 +37,13 @@ def install_docs(app: FastAPI) -> None:
             swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
             swagger_css_url=f"{ASSETS}/swagger-ui.css",
             swagger_favicon_url=f"{ASSETS}/favicon.png",
+            # The page would otherwise ask a validator on the internet for a badge.
+            swagger_ui_parameters={"validatorUrl": None},
         )
+
+    @app.get(error_page.PATH, include_in_schema=False)
+    async def errors() -> HTMLResponse:
+        return HTMLResponse(error_page.error_page())
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from opscore.api.allowed import allowed_methods
 from opscore.exceptions import (
     BadRequestError,
     ConflictError,
@@ -69,8 +70,12 @@ async def _invalid(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         return _answer(request, _internal())
+    headers = dict(error.headers or {})
+    if error.status_code == MethodNotAllowedError.status:
+        allowed = allowed_methods(request.app, request.scope["path"])
+        headers = {"Allow": ", ".join(allowed)} if allowed else headers
     kind, detail = _BY_STATUS.get(error.status_code) or (_of_status(error.status_code), "")
-    return _answer(request, kind(detail or kind.title), error.headers or {})
+    return _answer(request, kind(detail or kind.title), headers)
 
 
 async def _unexpected(request: Request, _: Exception) -> Response:

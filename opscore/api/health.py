@@ -61,6 +61,7 @@ class ReadyView(View):
 
 @router.get("/health")
 async def health(core: CoreDep) -> HealthView:
+    """The version, and whether what is stored outlives a restart."""
     return HealthView(storage=_storage(core))
 
 

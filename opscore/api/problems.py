@@ -40,17 +40,30 @@ _MEANINGS = {
 }
 
 
+def _header(description: str, kind: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind}}
+
+
+_HEADERS = {
+    401: {"WWW-Authenticate": _header("`Bearer`.", "string")},
+    503: {"Retry-After": _header("Seconds to wait.", "integer")},
+}
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries for the given statuses."""
     return {
         status: {
             "description": _MEANINGS[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "headers": _HEADERS.get(status, {}),
         }
         for status in statuses
     }
 
 
 READING = problems(400, 401, 422, 503)
-FINDING = problems(400, 401, 404, 422, 503)
-WRITING = problems(400, 401, 404, 408, 409, 413, 415, 422, 503)
+FINDING = READING | problems(404)
+WRITING = READING | problems(408, 413, 415)
+CHANGING = WRITING | FINDING
+CONTENDING = CHANGING | problems(409)

@@ -15,7 +15,7 @@ from opscore.api.dependencies import (
     Search,
     SessionId,
 )
-from opscore.api.problems import FINDING, READING, WRITING
+from opscore.api.problems import CHANGING, CONTENDING, FINDING, READING
 from opscore.api.schemas import CancelIn, SessionPatch, TriggerIn
 from opscore.api.tasks import task_views
 from opscore.api.views import (
@@ -33,7 +33,7 @@ from opscore.workflow.templates import parse_definition
 router = APIRouter(tags=["sessions"])
 
 
-@router.post("/agent/{agent_id}/workflow", status_code=202, responses=WRITING)
+@router.post("/agent/{agent_id}/workflow", status_code=202, responses=CONTENDING)
 async def start_session(
     agent_id: AgentId, body: TriggerIn, lifecycle: LifecycleDep, key: IdempotencyKey = None
 ) -> TriggeredView:
@@ -69,10 +69,11 @@ async def list_sessions(
 
 @router.get("/session/{session_id}", responses=FINDING)
 async def get_session(session_id: SessionId, lifecycle: LifecycleDep) -> SessionDetailView:
+    """One session, with the results of its tasks so far."""
     return SessionDetailView.of(await lifecycle.get_session(session_id))
 
 
-@router.patch("/session/{session_id}", responses=WRITING)
+@router.patch("/session/{session_id}", responses=CHANGING)
 async def update_session(
     session_id: SessionId, body: SessionPatch, lifecycle: LifecycleDep
 ) -> SessionDetailView:
@@ -103,7 +104,7 @@ async def list_session_events(
     return ListView(items=items, next_cursor=page.next_cursor)
 
 
-@router.post("/session/{session_id}/cancel", status_code=202, responses=WRITING)
+@router.post("/session/{session_id}/cancel", status_code=202, responses=CONTENDING)
 async def cancel_session(
     session_id: SessionId, lifecycle: LifecycleDep, body: CancelIn | None = None
 ) -> SessionDetailView:

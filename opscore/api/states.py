@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from opscore.api.core import Core
 from opscore.api.dependencies import AgentId, CoreDep, Cursor, LifecycleDep, Limit
 from opscore.api.errors import validation_error
-from opscore.api.problems import FINDING, WRITING
+from opscore.api.problems import CHANGING, FINDING
 from opscore.api.schemas import StateIn
 from opscore.api.views import EventView, ListView, StateView
 from opscore.exceptions import BadRequestError, OpsCoreError, PayloadTooLargeError
@@ -109,7 +109,7 @@ def openapi_entry() -> dict[str, Any]:
                     "application/json": {"schema": {"$ref": "#/components/schemas/MessageView"}}
                 },
             },
-            **{str(status): entry for status, entry in WRITING.items() if status != 409},
+            **{str(status): entry for status, entry in CHANGING.items()},
         },
     }
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep, Cursor, LifecycleDep, Limit, TaskId
-from opscore.api.problems import FINDING, READING, WRITING
+from opscore.api.problems import CHANGING, FINDING, READING
 from opscore.api.schemas import HeartbeatIn, ResultIn
 from opscore.api.views import ListView, ResultView, TaskView, View, WhyView
 from opscore.exceptions import PayloadTooLargeError
@@ -52,6 +52,7 @@ async def list_tasks(
 
 @router.get("/task/{task_id}", responses=FINDING)
 async def get_task(task_id: TaskId, core: CoreDep) -> TaskView:
+    """One task; while it waits, with the reason."""
     task = await core.lifecycle.get_task(task_id)
     reasons = await core.lifecycle.pending_reasons((task,), core.dispatcher.gate())
     return TaskView.of(task, reasons.get(task.id))
@@ -72,7 +73,7 @@ async def get_trace(task_id: TaskId, core: CoreDep) -> ListView[SpanView]:
     return ListView(items=[SpanView.model_validate(span, from_attributes=True) for span in spans])
 
 
-@router.post("/task/{task_id}/result", responses=WRITING)
+@router.post("/task/{task_id}/result", responses=CHANGING)
 async def report_result(task_id: TaskId, body: ResultIn, lifecycle: LifecycleDep) -> ResultView:
     """The agent says precisely how the task ended; nothing has to be guessed."""
     succeeded = body.status == "completed"
@@ -83,7 +84,7 @@ async def report_result(task_id: TaskId, body: ResultIn, lifecycle: LifecycleDep
     return ResultView(counted=counted, message=message)
 
 
-@router.post("/task/{task_id}/heartbeat", responses=WRITING)
+@router.post("/task/{task_id}/heartbeat", responses=CHANGING)
 async def heartbeat(task_id: TaskId, body: HeartbeatIn, lifecycle: LifecycleDep) -> TaskView:
     """The task is alive. Its run deadline stands all the same."""
     _check_size(body.progress)

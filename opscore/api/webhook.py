@@ -50,10 +50,25 @@ _BODY_SCHEMA = {
 }
 
 
+_SIGNED_BY = [
+    {
+        "name": name,
+        "in": "header",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string"},
+    }
+    for name, description in (
+        ("X-AgentKit-Timestamp", "Unix seconds, or ISO 8601 with a zone."),
+        ("X-AgentKit-Signature", "HMAC-SHA256 of the timestamp, a dot and the raw body, in hex."),
+    )
+]
+
+
 @router.post(
     "/internal/agent/notify",
     responses=problems(400, 401, 408, 413, 415, 422, 503),
-    openapi_extra={"requestBody": _BODY_SCHEMA},
+    openapi_extra={"requestBody": _BODY_SCHEMA, "parameters": _SIGNED_BY},
 )
 async def notify(request: Request, core: CoreDep) -> MessageView:
     """AgentKit announces an agent. The signature stands in for the API key."""
@@ -85,7 +100,7 @@ def _read(document: Any) -> tuple[EventKind, AgentDetails]:
     if not isinstance(document, dict):
         raise BadRequestError("The webhook must be an object with event_type and agent_details.")
     kind = document.get("event_type")
-    if kind not in set(EventKind):
+    if kind not in tuple(EventKind):
         raise BadRequestError("event_type must be REGISTER or DEREGISTER.")
     details = document.get("agent_details")
     if not isinstance(details, dict) or not details.get("agentId"):

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from opscore.api.dependencies import CoreDep, Cursor, Limit, Revision, WorkflowId
-from opscore.api.problems import FINDING, READING, WRITING
+from opscore.api.problems import FINDING, READING, WRITING, problems
 from opscore.api.views import ListView, ValidView, WorkflowView
 from opscore.exceptions import BadRequestError, ConflictError
 from opscore.models import WorkflowDefinition
@@ -74,12 +74,17 @@ async def get_workflow(
     core: CoreDep,
     revision: Revision = None,
 ) -> WorkflowView:
+    """The newest revision, or the one asked for."""
     return WorkflowView.of(await core.catalog.get_workflow_definition(workflow_id, revision))
 
 
 @router.put(
     "/workflow/{workflow_id}",
-    responses={**WRITING, 201: {"description": "A new revision.", "model": WorkflowView}},
+    responses={
+        **WRITING,
+        **problems(409),
+        201: {"description": "A new revision.", "model": WorkflowView},
+    },
     openapi_extra=_BODY,
 )
 async def put_workflow(

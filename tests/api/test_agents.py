@@ -1,0 +1,216 @@
+from typing import Any
+
+import pytest
+
+from tests.api.service import Service, check_problem, running
+
+NAMES = {
+    "agentId",
+    "agentName",
+    "capabilities",
+    "version",
+    "contactEndpoint",
+    "metadata",
+    "concurrency",
+    "tasksInFlight",
+    "availability",
+    "availabilitySince",
+    "availabilityReason",
+    "hold",
+    "state",
+    "stateWord",
+    "registeredAt",
+    "lastSeenAt",
+    "deliveryFailures",
+    "missedDeadlines",
+}
+
+
+async def test_registering_is_201_and_again_200(service: Service) -> None:
+    body = {"agentId": "a1", "agentName": "one", "capabilities": ["x"], "metadata": {"k": 1}}
+    first = await service.post("agents", body)
+    again = await service.post("agents", {**body, "agentName": "two"})
+    assert [first.status_code, again.status_code] == [201, 200]
+    assert first.json().keys() == NAMES
+    assert (first.json()["agentName"], again.json()["agentName"]) == ("one", "two")
+    assert again.json()["metadata"] == {"k": 1}
+
+
+async def test_an_agent_without_an_id_is_given_one(service: Service) -> None:
+    agent = (await service.post("agents", {"agentName": "one"})).json()
+    assert (await service.json(f"agent/{agent['agentId']}"))["agentName"] == "one"
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"agentName": ""}, "/agentName"),
+        ({"agentId": "with space"}, "/agentId"),
+        ({"agentId": "x" * 129}, "/agentId"),
+        ({"concurrency": 0}, "/concurrency"),
+        ({"concurrency": 1001}, "/concurrency"),
+        ({"capabilities": [""]}, "/capabilities/0"),
+        ({"capabilities": ["x"] * 65}, "/capabilities"),
+        ({"metadata": []}, "/metadata"),
+        ({"agentname": "x"}, "/agentname"),
+    ],
+)
+async def test_what_is_wrong_is_422_with_its_place(
+    service: Service, fields: dict[str, Any], pointer: str
+) -> None:
+    answer = await service.post("agents", {"agentName": "one", **fields})
+    problem = check_problem(answer, 422, "validation_error")
+    assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://169.254.169.254/latest",
+        "http://0xA9FEA9FE/",
+        "http://2852039166/",
+        "http://[::ffff:169.254.169.254]/",
+        "http://[fe80::1]/",
+        "http://metadata.google.internal/",
+        "ftp://agent/",
+        "http://user:canary-5f1e@agent/",
+        "not a url",
+    ],
+)
+async def test_F90_endpoints_that_must_not_be_called_are_422(
+    service: Service, endpoint: str
+) -> None:
+    body = {"agentName": "one", "contactEndpoint": endpoint}
+    answer = await service.post("agents", body)
+    check_problem(answer, 422, "forbidden_endpoint")
+    assert "canary-5f1e" not in answer.text
+    check_problem(await service.webhook(contactEndpoint=endpoint), 422, "forbidden_endpoint")
+    await service.register()
+    patched = await service.call("PATCH", "agent/a1", json={"contactEndpoint": endpoint})
+    check_problem(patched, 422, "forbidden_endpoint")
+    assert [agent["agentId"] for agent in (await service.json("agents"))["items"]] == ["a1"]
+
+
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1/", "http://10.0.0.1/", "http://[::1]/"])
+async def test_F90_private_networks_are_a_setting(endpoint: str) -> None:
+    async with running(allow_private_endpoints=False) as service:
+        answer = await service.post("agents", {"agentName": "one", "contactEndpoint": endpoint})
+        check_problem(answer, 422, "forbidden_endpoint")
+
+
+async def test_the_list_pages_by_id(service: Service) -> None:
+    for agent_id in ("c", "a", "b"):
+        await service.register(agent_id)
+    first = await service.json("agents", limit=2)
+    rest = await service.json("agents", limit=2, cursor=first["nextCursor"])
+    assert [item["agentId"] for item in first["items"] + rest["items"]] == ["a", "b", "c"]
+    assert rest["nextCursor"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({}, ["busy", "free", "held"]),
+        ({"capability": "writing"}, ["held"]),
+        ({"availability": "available"}, ["free"]),
+        ({"availability": "busy"}, ["busy"]),
+        ({"availability": "unavailable"}, ["held"]),
+        ({"availability": "deregistered"}, ["gone"]),
+        ({"state": "error"}, ["held"]),
+        ({"state": "FAILED"}, ["held"]),
+        ({"search": "FRE"}, ["free"]),
+        ({"search": "e", "capability": "research"}, ["free"]),
+        ({"search": "e", "availability": "busy"}, []),
+    ],
+)
+async def test_the_filters_hold_together(
+    service: Service, query: dict[str, str], found: list[str]
+) -> None:
+    for agent_id in ("busy", "free", "gone"):
+        await service.register(agent_id)
+    await service.register("held", capabilities=["writing"])
+    await service.trigger(agent_id="busy")
+    await service.report("held", "failed")
+    await service.call("DELETE", "agent/gone")
+    items = (await service.json("agents", **query))["items"]
+    assert [item["agentId"] for item in items] == found
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("limit=0", "/query/limit"),
+        ("limit=201", "/query/limit"),
+        ("limit=many", "/query/limit"),
+        ("availability=perhaps", "/query/availability"),
+        (f"search={'x' * 201}", "/query/search"),
+        (f"cursor={'x' * 513}", "/query/cursor"),
+    ],
+)
+async def test_a_bad_query_is_422(service: Service, query: str, pointer: str) -> None:
+    problem = check_problem(await service.get(f"agents?{query}"), 422, "validation_error")
+    assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize("path", ["agents", "sessions", "tasks", "agent/a1/history"])
+@pytest.mark.parametrize("cursor", ["nonsense", "%C3%A9", "MTIz", "MjAyNi0wMS0wMQ"])
+async def test_a_cursor_of_someone_else_is_400_or_finds_nothing(
+    service: Service, path: str, cursor: str
+) -> None:
+    await service.register()
+    answer = await service.get(f"{path}?cursor={cursor}")
+    if answer.status_code != 200:
+        check_problem(answer, 400, "bad_request")
+
+
+async def test_a_patch_changes_what_is_given(service: Service) -> None:
+    await service.register(version="1", metadata={"k": 1})
+    answer = await service.call("PATCH", "agent/a1", json={"concurrency": 3})
+    assert answer.status_code == 200
+    agent = answer.json()
+    assert (agent["concurrency"], agent["version"], agent["metadata"]) == (3, "1", {"k": 1})
+
+
+async def test_draining_and_back(service: Service) -> None:
+    await service.register()
+    assert (await service.post("agent/a1/drain")).status_code == 202
+    assert (await service.json("agent/a1"))["availability"] == "draining"
+    answer = await service.call("PATCH", "agent/a1", json={"draining": False})
+    assert answer.json()["availability"] == "available"
+    answer = await service.call("PATCH", "agent/a1", json={"draining": True})
+    assert answer.json()["availability"] == "draining"
+
+
+async def test_a_deregistered_agent_takes_no_changes_but_a_registration(service: Service) -> None:
+    await service.register()
+    answer = await service.call("DELETE", "agent/a1")
+    assert (answer.status_code, answer.json()["availability"]) == (200, "deregistered")
+    check_problem(await service.call("PATCH", "agent/a1", json={}), 409, "conflict")
+    check_problem(await service.post("agent/a1/drain"), 409, "conflict")
+    trigger = {"workflowDefinition": {"id": "w", "tasks": [{"taskId": "t"}]}}
+    check_problem(await service.post("agent/a1/workflow", trigger), 409, "conflict")
+    assert (await service.json("agents"))["items"] == []
+    service.clock.advance(1)
+    assert (await service.register())["availability"] == "available"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "agent/nobody"),
+        ("PATCH", "agent/nobody"),
+        ("DELETE", "agent/nobody"),
+        ("POST", "agent/nobody/drain"),
+    ],
+)
+async def test_an_unknown_agent_is_404(service: Service, method: str, path: str) -> None:
+    body: dict[str, Any] = {"json": {}} if method == "PATCH" else {}
+    check_problem(await service.call(method, path, **body), 404, "agent_not_found")
+
+
+async def test_an_agent_shows_its_tasks_in_flight(service: Service) -> None:
+    await service.register()
+    session = await service.trigger()
+    agent = await service.json("agent/a1")
+    assert agent["taskIds"] == [(await service.task(session))["taskId"]]
+    assert (agent["tasksInFlight"], agent["availability"]) == (1, "busy")

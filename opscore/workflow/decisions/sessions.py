@@ -17,6 +17,9 @@ from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
 from opscore.workflow.decisions.steps import cancel_tasks, start_step
 
+# Shared by all the sessions that wait without any.
+_NO_INPUT: Mapping[str, Any] = {}
+
 
 def start_session(
     session_id: str,
@@ -35,7 +38,7 @@ def start_session(
         workflow_revision=revision,
         created_at=ctx.now,
         agent_id=agent_id,
-        input=payload,
+        input=payload or _NO_INPUT,
         deadline_at=ctx.now + definition.timeout if definition.timeout else None,
     )
     session = draft.session(session)

@@ -60,7 +60,7 @@ def start_step(
         draft.task_event(EventType.TASK_QUEUED, task)
         handle_task_failure(draft, task, session, failure)
         return
-    task = replace(task, parameters={**parameters, **(overrides or {})})
+    task = replace(task, parameters=_settled(step.parameters, {**parameters, **(overrides or {})}))
     if step.delay:
         schedule_task(draft, task, draft.ctx.now + step.delay)
     else:
@@ -116,6 +116,11 @@ def _new_task(
         queue_deadline=_after(now, step.queue_timeout),
         parameters=step.parameters,
     )
+
+
+def _settled(written: Mapping[str, Any], resolved: dict[str, Any]) -> Mapping[str, Any]:
+    """What the definition says, if nothing in it was replaced: many tasks then share it."""
+    return written if resolved == written else resolved
 
 
 def _after(now: datetime, duration: timedelta | None) -> datetime | None:

@@ -25,8 +25,9 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.workflow.decisions import Context
-from tests.fakes import START as NOW
+from tests.fakes import START
 
+NOW = START
 SESSION = "01939d3a-0000-7000-8000-000000000001"
 AGENT = "a1"
 OWNER = "dispatcher-1"

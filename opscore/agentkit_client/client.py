@@ -8,8 +8,6 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-import httpx
-
 from opscore.agentkit_client.addresses import check_endpoint
 from opscore.agentkit_client.answers import HttpAnswer, agentkit_outcome, direct_outcome
 from opscore.agentkit_client.connecting import Connector, Resolver, Target, resolve
@@ -154,7 +152,7 @@ class AgentKitClient:
 def _agentkit_target(base_url: str) -> Target:
     try:
         target = Target.parse(check_endpoint(base_url.strip(), allow_private=True), "AgentKit")
-    except (ForbiddenEndpointError, httpx.InvalidURL) as error:
+    except (ForbiddenEndpointError, ValueError) as error:
         raise ConfigurationError(
             "AGENTKIT_API_URL is not usable; write http://host:port, with no user, query or #."
         ) from error
@@ -168,7 +166,7 @@ def _endpoint_target(url: str, allow_private: bool) -> Target:
     check_endpoint(url, allow_private)
     try:
         target = Target.parse(url, url.partition("?")[0])
-    except (httpx.InvalidURL, UnicodeError) as error:
+    except ValueError as error:
         raise ForbiddenEndpointError(
             "The contact endpoint is not a valid URL; write http://host:port/path."
         ) from error

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
+from urllib.parse import quote, urlsplit
 
 import httpcore
-import httpx
 
 from opscore.agentkit_client.addresses import check_address
 from opscore.agentkit_client.errors import ExchangeError
@@ -23,6 +23,10 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 KEEP_ALIVE = 4.0
 
 
+_PATH_SAFE = "/%:@!$&'()*+,;=-._~"
+_QUERY_SAFE = _PATH_SAFE + "?"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a message goes. `name` is how error messages call it."""
@@ -34,14 +38,24 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, name: str) -> "Target":
-        """Raise httpx.InvalidURL for what is no URL."""
-        parsed = httpx.URL(url)
-        port = parsed.port or (443 if parsed.scheme == "https" else 80)
-        origin = httpcore.Origin(parsed.raw_scheme, parsed.raw_host, port)
-        return cls(name, origin, parsed.netloc, parsed.raw_path)
+        """Raise ValueError for what is no URL; `check_endpoint` has seen it before."""
+        parts = urlsplit(url)
+        host = _ascii_host(parts.hostname or "")
+        usual = 443 if parts.scheme == "https" else 80
+        origin = httpcore.Origin(parts.scheme.encode("ascii"), host, parts.port or usual)
+        header = b"[%b]" % host if b":" in host else host
+        if parts.port not in (None, usual):
+            header += b":%d" % parts.port
+        path = quote(parts.path or "/", safe=_PATH_SAFE)
+        query = f"?{quote(parts.query, safe=_QUERY_SAFE)}" if parts.query else ""
+        return cls(name, origin, header, (path + query).encode("ascii"))
 
     def at(self, path: bytes) -> "Target":
         return Target(self.name, self.origin, self.host_header, path)
+
+
+def _ascii_host(host: str) -> bytes:
+    return host.encode("ascii" if host.isascii() else "idna")
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -108,7 +122,12 @@ class Connector:
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        return self._given_tls or httpx.create_ssl_context()
+        if self._given_tls is not None:
+            return self._given_tls
+        # Loaded here: only https needs it, and it takes a fifth of a second to load.
+        from httpx import create_ssl_context  # noqa: PLC0415 - see above
+
+        return create_ssl_context()
 
 
 def too_slow_to_connect() -> ExchangeError:

@@ -4,10 +4,11 @@ The service is a process of its own. AgentKit and the agents are the simulators,
 loopback by the test's event loop; a test that kills an agent starts it as a process.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import httpx
@@ -21,6 +22,8 @@ from tests.acceptance.processes import PATIENCE, Service, eventually
 ENDED = {"completed", "failed", "cancelled", "timed_out"}
 API = "/v1/opscore"
 
+Value = TypeVar("Value")
+
 
 @dataclass
 class World:
@@ -31,13 +34,13 @@ class World:
     kit_port: int
     kit: SimulatedAgentKit | None = None
     kit_url: str = ""
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _running: list[AbstractAsyncContextManager[Any]] = field(default_factory=list)
 
     # --- who takes part -----------------------------------------------------------------------
 
     async def agentkit(self, **behaviour: Any) -> SimulatedAgentKit:
         """An AgentKit where the service looks for it, until the test ends."""
-        return await self._stack.enter_async_context(self.agentkit_for_a_while(**behaviour))
+        return await self._enter(self.agentkit_for_a_while(**behaviour))
 
     @asynccontextmanager
     async def agentkit_for_a_while(self, **behaviour: Any) -> AsyncIterator[SimulatedAgentKit]:
@@ -72,9 +75,19 @@ class World:
             agentkit_url=self.kit_url if self.kit else None,
             behaviour=AgentBehaviour.model_validate({"workSeconds": 0.05, **behaviour}),
         )
-        url = await self._stack.enter_async_context(running(agent.app))
+        url = await self._enter(running(agent.app))
         await agent.register(f"{url}/task")
         return agent
+
+    async def _enter(self, context: AbstractAsyncContextManager[Value]) -> Value:
+        entered = await context.__aenter__()
+        self._running.append(context)
+        return entered
+
+    async def close(self) -> None:
+        """End all that was started; all at once, because each takes its time."""
+        ending = (context.__aexit__(None, None, None) for context in self._running)
+        await asyncio.gather(*ending)
 
     async def until_known(self, agent_id: str | None) -> dict[str, Any]:
         async def look() -> httpx.Response:
@@ -152,8 +165,12 @@ class World:
 
 @asynccontextmanager
 async def world_around(service: Service, kit_port: int) -> AsyncIterator[World]:
-    async with service.client() as http, AsyncExitStack() as stack:
-        yield World(service, http, kit_port, _stack=stack)
+    async with service.client() as http:
+        world = World(service, http, kit_port)
+        try:
+            yield world
+        finally:
+            await world.close()
 
 
 def sent_to(kit: SimulatedAgentKit | SimulatedAgent) -> list[Any]:

@@ -37,6 +37,8 @@ def create_app(
 ) -> FastAPI:
     """The application as settings want it; what is given is used instead of the real part."""
     settings = with_api_key(settings)
+    if log is not None and settings.api_key is not None:
+        log.hide(settings.api_key.get_secret_value())
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -72,7 +74,7 @@ def _resources() -> APIRouter:
 def _middleware(settings: Settings, log: LogPipeline | None) -> list[Middleware]:
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     return [
-        Middleware(RequestContext, access_log=log if settings.access_log else None),
+        Middleware(RequestContext, access_log=log if _logs_access(settings) else None),
         Middleware(
             ApiKeyGate,
             keys=(key,),
@@ -87,6 +89,10 @@ def _middleware(settings: Settings, log: LogPipeline | None) -> list[Middleware]
         ),
         Middleware(states.StateReports),
     ]
+
+
+def _logs_access(settings: Settings) -> bool:
+    return settings.access_log and settings.log_level in ("DEBUG", "INFO")
 
 
 @asynccontextmanager

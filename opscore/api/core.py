@@ -12,7 +12,7 @@ from opscore.agentkit_client import AgentKitClient
 from opscore.clock import Clock, SystemClock
 from opscore.ids import new_id
 from opscore.lifecycle import Lifecycle, Limits
-from opscore.logging_config import LogPipeline
+from opscore.logging_config import LogPipeline, log_operation
 from opscore.settings import Settings
 from opscore.storage import Storage, open_storage
 from opscore.tracing import Tracer, open_exporter
@@ -20,6 +20,7 @@ from opscore.workflow.catalog import Catalog
 from opscore.workflow.dispatcher import Courier, Dispatcher
 from opscore.workflow.engine import Engine
 from opscore.workflow.housekeeper import Housekeeper
+from opscore.workflow.journal import log_events
 from opscore.workflow.timekeeper import Timekeeper
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Core:
     def __post_init__(self) -> None:
         settings = self.settings
         self.engine = Engine(self.storage, self.clock, settings.policy)
+        self.engine.subscribe(log_events)
         self.catalog = Catalog(self.engine)
         limits = Limits(settings.queue_limit, settings.allow_private_endpoints)
         self.lifecycle = Lifecycle(self.engine, self.catalog, limits)
@@ -61,8 +63,8 @@ class Core:
 
     async def start(self) -> None:
         if self.settings.workflows_dir is not None:
-            count = await self.catalog.load_folder(self.settings.workflows_dir)
-            logger.info("Loaded %d workflow templates.", count)
+            with log_operation("load_workflow_templates"):
+                await self.catalog.load_folder(self.settings.workflows_dir)
         self._spawn("dispatcher", self.dispatcher.run)
         self._spawn("leases", self.dispatcher.keep_leases)
         self._spawn("timekeeper", self.timekeeper.run)

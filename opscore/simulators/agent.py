@@ -179,7 +179,7 @@ class SimulatedAgent:
 
     async def _take(self, job: Job) -> JSONResponse:
         if job.cancelled:
-            self._jobs.remove(job)
+            self._lay_down(job)
             return JSONResponse({"status": "cancelled"})
         if dialect_of(self.behaviour).works_first:
             return await self._work_then_answer(job)
@@ -188,7 +188,7 @@ class SimulatedAgent:
 
     def _start(self, job: Job, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
         task = self.background.start(work)
-        task.add_done_callback(lambda _: self._jobs.remove(job))
+        task.add_done_callback(lambda _: self._lay_down(job))
         job.work = task
         return task
 
@@ -210,7 +210,17 @@ class SimulatedAgent:
             outcome = await self._work(job)
         await self._reporter.ended(job, outcome)
 
+    def _lay_down(self, job: Job) -> None:
+        self._jobs = [other for other in self._jobs if other is not job]
+
     async def _work(self, job: Job) -> Outcome:
+        try:
+            return await self._perform(job)
+        finally:
+            # Before the last report: who hears it may send the next task at once.
+            self._lay_down(job)
+
+    async def _perform(self, job: Job) -> Outcome:
         half = self.behaviour.work_seconds / 2
         await asyncio.sleep(half)
         if job.crashes:

@@ -225,6 +225,6 @@ class Storage(ABC):
     async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
         """Forget one batch of what has ended and is too old or too much, and count it by kind.
 
-        Nothing that is unfinished is ever forgotten, and no event of an unfinished session
-        before the global bound of events is reached.
+        Nothing that is unfinished is ever forgotten, and of an unfinished session at least
+        the newest 1,000 events are kept until the global bound of events is reached.
         """

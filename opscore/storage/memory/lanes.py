@@ -117,7 +117,10 @@ class Lanes:
         agent_id = self._choose(lane, task) if task else None
         if task is None or agent_id is None:
             raise AssertionError("the head of an open lane has neither a task nor an agent")
-        lane.levels[level_key].turns.served(turn)
+        level = lane.levels[level_key]
+        # A task that comes back must not find its old place and overtake those behind it.
+        level.queue.pop()
+        level.turns.served(turn)
         self._uses += 1
         self._last_used[agent_id] = self._uses
         self._listed.pop(agent_id, None)

@@ -3,8 +3,8 @@
 from collections import deque
 from datetime import datetime
 
-from opscore.models import Retention, Standing
-from opscore.storage.memory.records import Records
+from opscore.models import Retention
+from opscore.storage.memory.records import Records, gone_since
 
 
 def prune(records: Records, retention: Retention, now: datetime) -> dict[str, int]:
@@ -23,28 +23,31 @@ def prune(records: Records, retention: Retention, now: datetime) -> dict[str, in
 
 def _prune_sessions(records: Records, retention: Retention, now: datetime) -> tuple[int, int]:
     oldest = now - retention.ended_session_age
-    ids = _take(records.ended_sessions, retention.ended_sessions, oldest, retention.batch)
-    return len(ids), sum(records.forget_session(session_id) for session_id in ids)
+    ended = _take(records.ended_sessions, retention.ended_sessions, oldest, retention.batch)
+    return len(ended), sum(records.forget_session(session_id) for _, session_id in ended)
 
 
 def _prune_agents(records: Records, retention: Retention, now: datetime) -> int:
     oldest = now - retention.ended_session_age
     pruned = 0
-    for agent_id in _take(records.gone_agents, retention.gone_agents, oldest, retention.batch):
-        agent = records.agents.get(agent_id)
-        if agent is None or agent.standing is not Standing.DEREGISTERED:
+    for since, agent_id in _take(
+        records.gone_agents, retention.gone_agents, oldest, retention.batch
+    ):
+        if gone_since(records.agents.get(agent_id)) != since:
             continue
         if records.is_needed(agent_id):
-            records.gone_agents.append((now, agent_id))
+            records.gone_agents.append((since, agent_id))
             continue
         records.forget_agent(agent_id)
         pruned += 1
     return pruned
 
 
-def _take(ended: deque[tuple[datetime, str]], keep: int, oldest: datetime, batch: int) -> list[str]:
-    """The ids at the old end that are too many or too old."""
-    taken: list[str] = []
+def _take(
+    ended: deque[tuple[datetime, str]], keep: int, oldest: datetime, batch: int
+) -> list[tuple[datetime, str]]:
+    """What is at the old end and too much or too old."""
+    taken: list[tuple[datetime, str]] = []
     while ended and len(taken) < batch and (len(ended) > keep or ended[0][0] < oldest):
-        taken.append(ended.popleft()[1])
+        taken.append(ended.popleft())
     return taken

@@ -15,7 +15,6 @@ from opscore.models import (
     TaskStatus,
     WorkflowRevision,
     WorkflowSession,
-    agent_lane,
     slots,
 )
 from opscore.storage.memory.events import EventLog
@@ -41,6 +40,7 @@ class Records:
         self.lanes = Lanes(self.tasks.get, self._free_agent)
         self.timers = Timers(self._due_at)
         self._in_flight: dict[str, dict[str, None]] = {}
+        self._waiting_for: Counter[str] = Counter()
 
     # --- reading --------------------------------------------------------------------------
 
@@ -60,15 +60,11 @@ class Records:
     def stranded(self) -> Iterator[str]:
         """Waiting tasks that only a deregistered agent could do."""
         gone = {agent_id for _, agent_id in self.gone_agents}
-        lanes = {agent_lane(i) for i in gone if self._is_gone(i)}
-        if any(self.lanes.waiting(lane) for lane in lanes):
+        awaited = {i for i in gone if self._waiting_for[i] and gone_since(self.agents.get(i))}
+        if awaited:
             for task in self.tasks.values():
-                if task.status.waiting and task.lane in lanes:
+                if _waits_for(task) in awaited:
                     yield task.id
-
-    def _is_gone(self, agent_id: str) -> bool:
-        agent = self.agents.get(agent_id)
-        return agent is not None and agent.standing is Standing.DEREGISTERED
 
     def _free_agent(self, agent_id: str) -> Agent | None:
         agent = self.agents.get(agent_id)
@@ -92,8 +88,9 @@ class Records:
         self.agents[agent.id] = agent
         if before is None:
             insort(self.agent_ids, agent.id)
-        if agent.standing is Standing.DEREGISTERED and agent.standing_since is not None:
-            self.gone_agents.append((agent.standing_since, agent.id))
+        since = gone_since(agent)
+        if since is not None and since != gone_since(before):
+            self.gone_agents.append((since, agent.id))
         self._set_timer(Kind.AGENT, agent.id, before.due_at if before else None, agent.due_at)
         self._tell_lanes(agent.id)
 
@@ -115,6 +112,7 @@ class Records:
             siblings = self.session_tasks.get(task.session_id, ())
             self.session_tasks[task.session_id] = (*siblings, task.id)
         self._count(before, task)
+        self._count_waiting(before, task)
         self._move_slot(before, task)
         self._move_in_queue(before, task)
         self._set_timer(Kind.TASK, task.id, before.due_at if before else None, task.due_at)
@@ -123,6 +121,17 @@ class Records:
         if before is not None:
             self.statuses[before.status] -= 1
         self.statuses[after.status] += 1
+
+    def _count_waiting(self, before: Task | None, after: Task) -> None:
+        awaited_before, awaited = _waits_for(before) if before else None, _waits_for(after)
+        if awaited_before == awaited:
+            return
+        if awaited is not None:
+            self._waiting_for[awaited] += 1
+        if awaited_before is not None:
+            self._waiting_for[awaited_before] -= 1
+            if not self._waiting_for[awaited_before]:
+                del self._waiting_for[awaited_before]
 
     def _move_slot(self, before: Task | None, after: Task) -> None:
         held = before.agent_id if before is not None and before.status.in_flight else None
@@ -178,12 +187,24 @@ class Records:
         self.lanes.forget_agent(agent_id)
 
     def is_needed(self, agent_id: str) -> bool:
-        """Whether a gone agent still has a task in flight."""
-        return agent_id in self._in_flight
+        """Whether a gone agent still has a task, in flight or waiting."""
+        return agent_id in self._in_flight or self._waiting_for[agent_id] > 0
 
     def sweep(self) -> None:
         self.sessions_by_age.sweep()
         self.tasks_by_age.sweep()
+
+
+def gone_since(agent: Agent | None) -> datetime | None:
+    """When the agent was deregistered, if it is."""
+    if agent is None or agent.standing is not Standing.DEREGISTERED:
+        return None
+    return agent.standing_since
+
+
+def _waits_for(task: Task) -> str | None:
+    """The one agent that a waiting task is for."""
+    return task.wanted_agent if task.status.waiting else None
 
 
 def _place(task: Task) -> tuple[str, int, bool]:

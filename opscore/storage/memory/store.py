@@ -39,7 +39,14 @@ from opscore.models import (
 )
 from opscore.storage.interface import DueItems, Storage
 from opscore.storage.memory.lanes import lanes_of
-from opscore.storage.memory.listing import decode, encode, newest_first, page, time_cursor
+from opscore.storage.memory.listing import (
+    bad_cursor,
+    decode,
+    encode,
+    newest_first,
+    page,
+    time_cursor,
+)
 from opscore.storage.memory.pruning import prune
 from opscore.storage.memory.records import Records
 from opscore.storage.memory.timers import Kind
@@ -429,4 +436,6 @@ def _sequence(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     text = decode(cursor)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise bad_cursor()
+    return int(text)

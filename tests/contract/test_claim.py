@@ -1,0 +1,326 @@
+"""Who gets which task, and in which order."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from opscore.models import (
+    BREAKER_THRESHOLD,
+    Change,
+    EventType,
+    Hold,
+    HoldReason,
+    Standing,
+    TaskStatus,
+)
+from opscore.storage import Storage
+from tests import builders
+from tests.builders import at
+from tests.contract.shelf import (
+    agents_of,
+    bump,
+    claim,
+    ended,
+    events,
+    one_run,
+    put,
+    queue,
+    stored,
+    tasks_of,
+)
+
+BY_CAPABILITY: dict[str, Any] = {"wanted_agent": None, "wanted_capability": "research"}
+
+
+# --- what a claim is --------------------------------------------------------------------------
+
+
+async def test_a_claim_is_stored_and_told(storage: Storage) -> None:
+    agent = builders.agent()
+    session, task = one_run(1, attempt=2)
+    await put(storage, agent, session, task)
+    claims = await storage.claim("d1", at(5), at(20), 10)
+    assert len(claims) == 1
+    claimed = claims[0].task
+    assert claimed == bump(
+        task,
+        status=TaskStatus.DISPATCHED,
+        attempt=3,
+        agent_id="a1",
+        owner="d1",
+        lease_until=at(20),
+        dispatched_at=at(5),
+    )
+    assert (claims[0].session, claims[0].agent) == (session, agent)
+    assert await stored(storage, task) == claimed
+    (event,) = await events(storage)
+    assert (event.type, event.at) == (EventType.TASK_DISPATCHED, at(5))
+    assert (event.agent_id, event.session_id, event.task_id) == ("a1", session.id, task.id)
+    assert event.data["attempt"] == 3
+    assert event.data["stepId"] == "one"
+    assert await claim(storage) == []
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 5])
+async def test_no_more_than_the_limit(storage: Storage, limit: int) -> None:
+    await put(storage, builders.agent(concurrency=3))
+    await queue(storage, range(4))
+    assert len(await claim(storage, limit)) == min(limit, 3)
+
+
+# --- ready or not -----------------------------------------------------------------------------
+
+NOT_READY: dict[str, tuple[dict[str, Any] | None, dict[str, Any]]] = {
+    "no agent": (None, {}),
+    "draining": ({"standing": Standing.DRAINING, "standing_since": at(0)}, {}),
+    "lost": ({"standing": Standing.LOST, "standing_since": at(0)}, {}),
+    "deregistered": ({"standing": Standing.DEREGISTERED, "standing_since": at(0)}, {}),
+    "on hold": ({"hold": Hold(HoldReason.REPORTED_ERROR, at(0))}, {}),
+    "hold past its end": ({"hold": Hold(HoldReason.REPORTED_ACTIVE, at(-9), at(-1))}, {}),
+    "another agent": ({}, {"wanted_agent": "a2"}),
+    "another capability": ({}, {"wanted_agent": None, "wanted_capability": "painting"}),
+    "delayed": ({}, {"status": TaskStatus.DELAYED, "delayed_until": at(-1)}),
+    "running": ({}, {"status": TaskStatus.RUNNING, "agent_id": "a2"}),
+    "ended": ({}, {"status": TaskStatus.COMPLETED, "ended_at": at(0)}),
+}
+
+
+@pytest.mark.parametrize(("agent", "task"), NOT_READY.values(), ids=NOT_READY)
+async def test_not_ready(
+    storage: Storage, agent: dict[str, Any] | None, task: dict[str, Any]
+) -> None:
+    if agent is not None:
+        await put(storage, builders.agent(**agent))
+    await queue(storage, [1], **task)
+    assert await claim(storage) == []
+
+
+async def test_an_agent_registered_later_gets_what_waits(storage: Storage) -> None:
+    tasks = await queue(storage, [1, 2])
+    assert await claim(storage) == []
+    await put(storage, builders.agent())
+    assert tasks_of(await claim(storage)) == [tasks[0].id]
+
+
+async def test_an_agent_is_ready_again_when_its_hold_or_its_task_ends(storage: Storage) -> None:
+    agent = builders.agent(hold=Hold(HoldReason.REPORTED_ACTIVE, at(0)))
+    await put(storage, agent)
+    tasks = await queue(storage, [1, 2])
+    assert await claim(storage) == []
+    await put(storage, bump(agent, hold=None))
+    (first,) = await claim(storage)
+    assert first.task.id == tasks[0].id
+    assert await claim(storage) == []
+    running = bump(first.task, status=TaskStatus.RUNNING)
+    await put(storage, running)
+    assert await claim(storage) == []
+    await put(storage, ended(running))
+    assert tasks_of(await claim(storage)) == [tasks[1].id]
+
+
+async def test_an_agent_that_leaves_gets_nothing_more(storage: Storage) -> None:
+    agent = builders.agent(concurrency=5)
+    await put(storage, agent)
+    await queue(storage, [1, 2])
+    assert len(await claim(storage, 1)) == 1
+    gone = bump(agent, standing=Standing.DRAINING, standing_since=at(1))
+    await put(storage, gone)
+    assert await claim(storage) == []
+    await put(storage, bump(gone, standing=Standing.REGISTERED))
+    assert len(await claim(storage)) == 1
+
+
+async def test_a_cancelled_task_is_not_handed_out(storage: Storage) -> None:
+    tasks = await queue(storage, [1, 2])
+    await put(storage, bump(tasks[0], status=TaskStatus.CANCELLED, ended_at=at(1)))
+    await put(storage, builders.agent(concurrency=5))
+    assert tasks_of(await claim(storage)) == [tasks[1].id]
+
+
+# --- routing ----------------------------------------------------------------------------------
+
+
+async def test_a_task_for_an_agent_goes_to_no_other(storage: Storage) -> None:
+    await put(storage, builders.agent("a1"), builders.agent("a2"))
+    await queue(storage, [1, 2], wanted_agent="a2")
+    assert agents_of(await claim(storage)) == ["a2"]
+
+
+async def test_a_capability_is_served_by_any_agent_that_has_it(storage: Storage) -> None:
+    await put(storage, builders.agent("a1", capabilities=("x",)))
+    await put(storage, builders.agent("a2", capabilities=("x", "research")))
+    await put(storage, builders.agent("a3", capabilities=("research",)))
+    await queue(storage, range(3), **BY_CAPABILITY)
+    assert sorted(agents_of(await claim(storage))) == ["a2", "a3"]
+
+
+async def test_an_agent_that_learns_or_forgets_a_capability(storage: Storage) -> None:
+    agent = builders.agent(capabilities=(), concurrency=5)
+    await put(storage, agent)
+    await queue(storage, [1, 2], **BY_CAPABILITY)
+    assert await claim(storage) == []
+    taught = bump(agent, capabilities=("research",))
+    await put(storage, taught)
+    assert len(await claim(storage, 1)) == 1
+    await put(storage, bump(taught, capabilities=("other",)))
+    assert await claim(storage) == []
+
+
+async def test_a_task_that_falls_back_waits_for_the_other_capability(storage: Storage) -> None:
+    (task,) = await queue(storage, [1], wanted_agent=None, wanted_capability="painting")
+    await put(storage, bump(task, wanted_capability="research", fell_back=True))
+    await put(storage, builders.agent("a1", capabilities=("painting",)))
+    assert await claim(storage) == []
+    await put(storage, builders.agent("a2", capabilities=("research",)))
+    assert agents_of(await claim(storage)) == ["a2"]
+
+
+PREFERRED: dict[str, tuple[dict[str, Any], str]] = {
+    "free": ({}, "a3"),
+    "on hold": ({"hold": Hold(HoldReason.REPORTED_ERROR, at(0))}, "a1"),
+    "lost": ({"standing": Standing.LOST}, "a1"),
+    "without the capability": ({"capabilities": ("x",)}, "a1"),
+}
+
+
+@pytest.mark.parametrize(("changes", "chosen"), PREFERRED.values(), ids=PREFERRED)
+async def test_the_preferred_agent_goes_first_if_it_can(
+    storage: Storage, changes: dict[str, Any], chosen: str
+) -> None:
+    await put(storage, builders.agent("a1"), builders.agent("a2"), builders.agent("a3", **changes))
+    await queue(storage, [1], preferred_agent="a3", **BY_CAPABILITY)
+    assert agents_of(await claim(storage)) == [chosen]
+
+
+async def test_a_preferred_agent_that_is_full_or_unknown_holds_nothing_up(
+    storage: Storage,
+) -> None:
+    await put(storage, builders.agent("a1"), builders.agent("a2"))
+    await queue(storage, [1, 2], preferred_agent="a2", **BY_CAPABILITY)
+    assert agents_of(await claim(storage)) == ["a2", "a1"]
+    await put(storage, builders.agent("a3"))
+    await queue(storage, [3], preferred_agent="nobody", **BY_CAPABILITY)
+    assert agents_of(await claim(storage)) == ["a3"]
+
+
+async def test_the_least_recently_used_agent_goes_first_ties_by_id(storage: Storage) -> None:
+    await put(storage, builders.agent("b"), builders.agent("c"), builders.agent("a"))
+    await queue(storage, range(7), **BY_CAPABILITY)
+    used: list[str] = []
+    for moment in range(7):
+        (one,) = await claim(storage, 1, after=moment)
+        used += [one.agent.id]
+        await put(storage, ended(one.task))
+    assert used == ["a", "b", "c", "a", "b", "c", "a"]
+
+
+async def test_being_preferred_counts_as_use(storage: Storage) -> None:
+    await put(storage, builders.agent("a"), builders.agent("b"))
+    await queue(storage, [1], preferred_agent="b", **BY_CAPABILITY)
+    await queue(storage, [2, 3], **BY_CAPABILITY)
+    used: list[str] = []
+    for moment in range(3):
+        (one,) = await claim(storage, 1, after=moment)
+        used += [one.agent.id]
+        await put(storage, ended(one.task))
+    assert used == ["b", "a", "b"]
+
+
+async def test_agents_share_the_work_of_one_claim(storage: Storage) -> None:
+    await put(storage, *(builders.agent(name, concurrency=2) for name in ("a", "b", "c")))
+    await queue(storage, range(9), **BY_CAPABILITY)
+    assert agents_of(await claim(storage, 3)) == ["a", "b", "c"]
+    assert agents_of(await claim(storage, after=1)) == ["a", "b", "c"]
+    assert await claim(storage) == []
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "failures", "expected"),
+    [
+        (1, 0, 1),
+        (3, 0, 3),
+        (3, BREAKER_THRESHOLD - 1, 3),
+        (3, BREAKER_THRESHOLD, 1),
+        (1, BREAKER_THRESHOLD + 2, 1),
+    ],
+)
+async def test_an_agent_has_its_concurrency_and_one_slot_while_on_trial(
+    storage: Storage, concurrency: int, failures: int, expected: int
+) -> None:
+    await put(storage, builders.agent(concurrency=concurrency, delivery_failures=failures))
+    await queue(storage, range(5))
+    assert len(await claim(storage)) == expected
+    assert await claim(storage) == []
+    candidate = await storage.agent("a1")
+    assert candidate is not None
+    assert candidate.in_flight == expected
+
+
+async def test_fewer_slots_than_tasks_in_flight_means_no_more_until_enough_end(
+    storage: Storage,
+) -> None:
+    agent = builders.agent(concurrency=3)
+    await put(storage, agent)
+    await queue(storage, range(5))
+    claims = await claim(storage)
+    await put(storage, bump(agent, concurrency=1))
+    await put(storage, ended(claims[0].task))
+    await put(storage, ended(claims[1].task))
+    assert await claim(storage) == []
+    await put(storage, ended(claims[2].task))
+    assert len(await claim(storage)) == 1
+
+
+async def test_only_direct_takes_the_tasks_that_go_direct_and_leaves_the_others(
+    storage: Storage,
+) -> None:
+    await put(storage, builders.agent(concurrency=9))
+    through_agentkit = await queue(storage, [1, 3])
+    direct = await queue(storage, [2, 4], direct_next=True)
+    claims = await claim(storage, only_direct=True)
+    assert tasks_of(claims) == [task.id for task in direct]
+    assert await claim(storage, only_direct=True) == []
+    assert tasks_of(await claim(storage)) == [task.id for task in through_agentkit]
+
+
+# --- many at once -----------------------------------------------------------------------------
+
+
+async def test_F11_eight_claimers_at_once_never_share_a_task(storage: Storage) -> None:
+    await put(storage, *(builders.agent(f"a{number}", concurrency=10) for number in range(10)))
+    tasks = await queue(storage, range(150), **BY_CAPABILITY)
+
+    async def take(owner: str) -> list[tuple[str, str]]:
+        taken: list[tuple[str, str]] = []
+        while claims := await claim(storage, 3, owner=owner):
+            taken += [(one.task.id, one.agent.id) for one in claims]
+            assert {one.task.owner for one in claims} == {owner}
+            await asyncio.sleep(0)
+        return taken
+
+    parts = await asyncio.gather(*(take(f"d{number}") for number in range(8)))
+    taken = [pair for part in parts for pair in part]
+    assert len(taken) == 100
+    assert len({task_id for task_id, _ in taken}) == 100
+    assert {task_id for task_id, _ in taken} < {task.id for task in tasks}
+    assert set(Counter(agent_id for _, agent_id in taken).values()) == {10}
+
+
+async def test_many_agents_come_and_go_without_losing_their_place(storage: Storage) -> None:
+    """More changes than any index would keep without tidying up."""
+    agents = [builders.agent(f"a{number:03}") for number in range(20)]
+    await put(storage, *agents)
+    hold = Hold(HoldReason.REPORTED_ACTIVE, at(0))
+    for _ in range(20):
+        agents = [bump(one, hold=hold) for one in agents]
+        await storage.apply(Change(agents=tuple(agents)))
+        agents = [bump(one, hold=None) for one in agents]
+        await storage.apply(Change(agents=tuple(agents)))
+    tasks = await queue(storage, range(200), **BY_CAPABILITY)
+    for task in tasks[:190]:
+        await put(storage, bump(task, status=TaskStatus.CANCELLED, ended_at=at(0)))
+    claims = await claim(storage)
+    assert agents_of(claims) == [one.id for one in agents[:10]]
+    assert tasks_of(claims) == [task.id for task in tasks[190:]]

@@ -11,7 +11,9 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Capability = Annotated[str, Field(min_length=1, max_length=128)]
 Capabilities = Annotated[tuple[Capability, ...], Field(max_length=64)]
 Endpoint = Annotated[str, Field(min_length=1, max_length=2048)]
-Concurrency = Annotated[int, Field(ge=1, le=1000)]
+# Strict, because true would otherwise count as 1.
+Concurrency = Annotated[int, Field(ge=1, le=1000, strict=True)]
+Attempt = Annotated[int, Field(ge=1, le=2**53, strict=True)]
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -123,9 +125,9 @@ class ResultIn(Request):
     status: Annotated[str, Field(pattern=r"^(completed|failed)$")]
     result: Any = None
     error: Any = None
-    attempt: Annotated[int, Field(ge=1)] | None = None
+    attempt: Attempt | None = None
 
 
 class HeartbeatIn(Request):
     progress: Any = None
-    attempt: Annotated[int, Field(ge=1)] | None = None
+    attempt: Attempt | None = None

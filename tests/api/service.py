@@ -101,10 +101,10 @@ class Service:
         await settle()
         return str(answer.json()["sessionId"])
 
-    async def task(self, session_id: str, position: int = 0) -> dict[str, Any]:
-        """One of the session's tasks, the oldest first."""
+    async def task(self, session_id: str, step: str = "one") -> dict[str, Any]:
+        """The session's task of that step."""
         items = (await self.json(f"session/{session_id}/tasks"))["items"]
-        task: dict[str, Any] = list(reversed(items))[position]
+        task: dict[str, Any] = next(item for item in items if item["stepId"] == step)
         return task
 
     async def notify(self, body: bytes, **headers: str) -> httpx.Response:
@@ -153,7 +153,7 @@ async def running(
     log: LogPipeline | None = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
-    given = {"api_key": KEY, "webhook_secret": SECRET, **settings}
+    given = {"api_key": KEY, "webhook_secret": SECRET, "drain_timeout": 0.2, **settings}
     manual, fake = ManualClock(), FakeCourier()
     app = create_app(
         Settings(_env_file=None, **given),

@@ -66,7 +66,7 @@ async def test_both_or_neither_is_422(service: Service, body: dict[str, Any]) ->
 
 async def test_tasks_may_carry_only_their_id_and_parameters(service: Service) -> None:
     await service.register()
-    session = await service.trigger({"taskId": "only", "parameters": {"a": 1}})
+    session = await service.trigger({"taskId": "one", "parameters": {"a": 1}})
     assert (await service.task(session))["parameters"] == {"a": 1}
 
 

@@ -1,0 +1,54 @@
+import pytest
+
+from opscore import __version__
+from opscore.exceptions import StorageError
+from opscore.models import Retention
+from opscore.storage.memory import MemoryStorage
+from tests.api.service import Service, running
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
+async def test_health_needs_no_key(service: Service, path: str) -> None:
+    answer = await service.call("GET", path, headers={"Authorization": "Bearer wrong"})
+    assert answer.status_code == 200
+
+
+async def test_F22_health_says_that_memory_forgets(service: Service) -> None:
+    body = await service.json("/health")
+    assert (body["status"], body["version"]) == ("ok", __version__)
+    assert body["storage"]["kind"] == "memory"
+    assert body["storage"]["durable"] is False
+    assert "gone after a restart" in body["storage"]["note"]
+
+
+async def test_readiness_says_what_there_is_and_what_was_learned(service: Service) -> None:
+    await service.register()
+    await service.trigger()
+    await service.trigger()
+    body = await service.json("/health/ready")
+    assert (body["status"], body["reasons"], body["dispatchMode"]) == ("ready", [], "auto")
+    counted = [body[name] for name in ("agents", "sessions", "tasksWaiting", "tasksInFlight")]
+    assert counted == [1, 2, 1, 1]
+    assert body["agentkitForwards"] == {"state": "unknown", "since": None, "nextProbe": None}
+    await service.report(state="active")
+    assert (await service.json("/health/ready"))["agentkitForwards"]["state"] == "proved"
+
+
+async def test_F9_a_draining_service_is_alive_and_not_ready(service: Service) -> None:
+    await service.core.drain()
+    ready = await service.get("/health/ready")
+    assert ready.status_code == 503
+    assert ready.json()["reasons"] == ["The service is shutting down."]
+    assert (await service.get("/health/live")).status_code == 200
+
+
+class Away(MemoryStorage):
+    async def ping(self) -> None:
+        raise StorageError("The storage does not answer; try again shortly.")
+
+
+async def test_a_storage_that_is_away_makes_it_not_ready() -> None:
+    async with running(storage=Away(Retention())) as service:
+        ready = await service.get("/health/ready")
+        assert (ready.status_code, len(ready.json()["reasons"])) == (503, 1)
+        assert (await service.get("/health")).status_code == 200

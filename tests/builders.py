@@ -11,6 +11,7 @@ from opscore import ids
 from opscore.models import (
     Agent,
     AgentFacts,
+    Change,
     Delivery,
     Event,
     Policy,
@@ -161,8 +162,24 @@ def agent_facts(*in_flight: Task, **changes: Any) -> AgentFacts:
     )
 
 
+def naming(one: Task, **changes: Any) -> AgentFacts:
+    """The agent's report names the task, which is among those in flight where it is."""
+    has_it = one.status.in_flight and one.agent_id == changes.get("agent", agent()).id
+    return agent_facts(*([one] if has_it else []), named=one, **changes)
+
+
 def session_facts(*tasks: Task, **changes: Any) -> SessionFacts:
     return SessionFacts(changes.get("session", session()), tasks)
+
+
+def became(change: Change) -> str | None:
+    """The status of the first task that the change writes, None if it writes none."""
+    return change.tasks[0].status.value if change.tasks else None
+
+
+def moves(change: Change) -> bool:
+    """Whether the change touches any task or session."""
+    return bool(change.tasks or change.sessions)
 
 
 def report(state: str = "idle", *, agent_id: str = AGENT, **changes: Any) -> StateReport:

@@ -74,13 +74,16 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
     word = normalise_state(report.state)
     by_id = named_task(report.details) is not None
     subject = facts.named if by_id else _only_in_flight(facts)
-    if subject is None or (settled.out_of_order and not by_id):
+    if subject is None or settled.repeated or (settled.out_of_order and not by_id):
         record_state(draft, facts, report, settled, None)
         return draft.change()
-    current = _is_current(subject.task, facts.agent.id, named_attempt(report.details))
+    attempt = named_attempt(report.details)
+    current = _is_current(subject.task, facts.agent.id, attempt)
     record_state(draft, facts, report, settled, subject.task if current else None)
-    effect = _effect(word, subject.task, by_id)
+    effect = _effect(word, subject.task, by_id, attempt)
     if current:
+        if by_id or effect is not Effect.NONE:
+            _learn(draft, subject.task)
         _carry_out(draft, subject, report, effect)
     elif effect is not Effect.NONE:
         _note_late(draft, subject.task, facts.agent.id, report.state)
@@ -100,7 +103,7 @@ def _is_current(task: Task, agent_id: str, attempt: int | None) -> bool:
     )
 
 
-def _effect(word: StateWord, task: Task, by_id: bool) -> Effect:
+def _effect(word: StateWord, task: Task, by_id: bool, attempt: int | None) -> Effect:
     match word:
         case StateWord.ACTIVE:
             return Effect.ACTIVE
@@ -108,7 +111,9 @@ def _effect(word: StateWord, task: Task, by_id: bool) -> Effect:
             return Effect.COMPLETE
         case StateWord.ERROR:
             return Effect.FAIL
-        case StateWord.IDLE if (by_id and not _may_follow_error(task)) or _was_active(task):
+        case StateWord.IDLE if by_id and not _may_follow_error(task, attempt):
+            return Effect.COMPLETE
+        case StateWord.IDLE if _was_active(task):
             return Effect.COMPLETE
         case _:
             return Effect.NONE
@@ -119,15 +124,15 @@ def _was_active(task: Task) -> bool:
     return task.accepted_at is not None and task.active_at is not None
 
 
-def _may_follow_error(task: Task) -> bool:
+def _may_follow_error(task: Task, attempt: int | None) -> bool:
     """Agents say `error` and then `idle` of the same task: that is no completion."""
     failed = (task.error or {}).get("code") == FailureCode.AGENT_ERROR
-    return failed and task.active_at is None
+    is_of_this_attempt = task.active_at is not None or attempt == task.attempt
+    return failed and not (task.status.in_flight and is_of_this_attempt)
 
 
 def _carry_out(draft: Draft, subject: TaskFacts, report: StateReport, effect: Effect) -> None:
     task, session = subject.task, subject.session
-    _learn(draft, task)
     match effect:
         case Effect.ACTIVE:
             _mark_active(draft, task, session)

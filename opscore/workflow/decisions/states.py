@@ -23,30 +23,46 @@ from opscore.workflow.decisions.draft import Draft
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A report's time, made comparable. Out of order: older than the agent's newest, but near."""
+    """A report's time, made comparable.
+
+    Out of order: older than the agent's newest, but near. Repeated: it is the newest once more.
+    """
 
     timestamp: datetime
     corrected: bool = False
     out_of_order: bool = False
+    repeated: bool = False
 
 
 def settle_time(agent: Agent, report: StateReport, ctx: Context) -> Settled:
     """Trust the agent's clock within limits; beyond them the receive time replaces it."""
     if report.timestamp is None:
         return Settled(ctx.wall)
-    said = report.timestamp.astimezone(UTC)
+    said = report.timestamp
     newest = agent.state.timestamp if agent.state else None
     if said > ctx.wall + ctx.policy.clock_ahead_limit:
         return Settled(ctx.wall, corrected=True)
     if said < (newest or ctx.wall) - ctx.policy.out_of_order_window:
         return Settled(ctx.wall, corrected=True)
-    return Settled(said, out_of_order=newest is not None and said < newest)
+    return Settled(
+        said.astimezone(UTC),
+        out_of_order=newest is not None and said < newest,
+        repeated=agent.state is not None and _is_same(agent.state, report),
+    )
+
+
+def _is_same(newest: AgentState, report: StateReport) -> bool:
+    return (
+        newest.timestamp == report.timestamp
+        and newest.state == report.state
+        and newest.details == report.details
+    )
 
 
 def record_state(
     draft: Draft, facts: AgentFacts, report: StateReport, settled: Settled, task: Task | None
 ) -> None:
-    """Keep the report in the history and, unless it is out of order, as the agent's state."""
+    """Keep the report in the history and, if it is news, as the agent's state."""
     agent = facts.agent
     word = normalise_state(report.state)
     changes: dict[str, Any] = {"last_seen_at": draft.ctx.now, "missed_deadlines": 0}
@@ -57,9 +73,11 @@ def record_state(
             "standing_reason": None,
         }
         draft.event(EventType.AGENT_RETURNED, agent_id=agent.id)
-    if not settled.out_of_order:
+    if not settled.out_of_order and not settled.repeated:
         changes["state"] = _state(draft, report, word, settled)
-        has_work = task is not None or bool(facts.in_flight)
+        # An error of a named task speaks of that task, even when it is too late to count.
+        is_of_task = word is StateWord.ERROR and facts.named is not None
+        has_work = task is not None or bool(facts.in_flight) or is_of_task
         changes["hold"] = _hold(agent, word, has_work, draft.ctx)
     draft.agent(draft.latest(agent), **changes)
     draft.event(
@@ -104,6 +122,8 @@ def _history(
         data["clockCorrected"] = True
     if settled.out_of_order:
         data["outOfOrder"] = True
+    if settled.repeated:
+        data["repeated"] = True
     return data
 
 

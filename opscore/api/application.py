@@ -3,7 +3,7 @@
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
@@ -14,7 +14,9 @@ from opscore.api.core import Core, open_core
 from opscore.api.docs import PUBLIC_PATHS, PUBLIC_PREFIXES, install_docs
 from opscore.api.errors import install_error_handlers
 from opscore.api.keys import with_api_key
+from opscore.api.refusal import note_refusal
 from opscore.clock import Clock
+from opscore.exceptions import OpsCoreError
 from opscore.logging_config import LogPipeline
 from opscore.middleware import ApiKeyGate, BodyGuard, RequestContext
 from opscore.settings import Settings
@@ -42,9 +44,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        core = await open_core(settings, storage, courier, clock, log)
-        app.state.core = core
-        async with _running(core):
+        async with AsyncExitStack() as stack:
+            try:
+                core = await open_core(settings, storage, courier, clock, log)
+                app.state.core = core
+                await stack.enter_async_context(_running(core))
+            except OpsCoreError as error:
+                note_refusal(app, error)
+                raise
             yield
 
     app = FastAPI(

@@ -12,7 +12,9 @@ from fastapi import FastAPI
 
 from opscore.api.application import create_app
 from opscore.api.core import Core
+from opscore.api.refusal import plainly, refusal_of
 from opscore.api.slow_clients import PatientProtocol
+from opscore.exceptions import ConfigurationError
 from opscore.logging_config import configure_logging
 from opscore.settings import Settings
 
@@ -70,7 +72,7 @@ def run(settings: Settings) -> int:
 def _serve(settings: Settings, app: FastAPI) -> int:
     gc.set_threshold(*_GC_THRESHOLDS)
     config = uvicorn.Config(
-        app,
+        plainly(app),
         host=settings.host,
         port=settings.port,
         http=PatientProtocol,
@@ -85,8 +87,20 @@ def _serve(settings: Settings, app: FastAPI) -> int:
     try:
         server.run()
     except SystemExit as error:
+        if (refusal := _refusal(server, app, settings)) is not None:
+            raise ConfigurationError(refusal) from error
         return int(error.code or 0)
     if server.force_exit:
         return 1
     core: Core | None = getattr(app.state, "core", None)
     return 1 if core is not None and core.failure else 0
+
+
+def _refusal(server: Server, app: FastAPI, settings: Settings) -> str | None:
+    """Why uvicorn gave up before it began, as a sentence; None where nobody foresaw it."""
+    if server.lifespan.should_exit:
+        return refusal_of(app)
+    return (
+        f"OPSCORE_PORT: {settings.host} port {settings.port} cannot be listened on, see the log; "
+        "choose another port, or another address with OPSCORE_HOST."
+    )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from opscore.models import Agent, Change, Event, EventType, Task, WorkflowSession
+from opscore.models import Agent, Change, Event, EventType, Task, WorkflowSession, slots
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.transitions import check_session, check_task
 
@@ -27,7 +27,7 @@ class Draft:
 
     def agent(self, agent: Agent, **changes: Any) -> Agent:
         updated = replace(agent, rev=self._next_rev(agent.id, agent.rev), **changes)
-        if updated.hold != agent.hold or updated.standing != agent.standing:
+        if (slots(updated), updated.capabilities) != (slots(agent), agent.capabilities):
             self._may_ready = True
         self._agents[agent.id] = updated
         return updated

@@ -1,0 +1,81 @@
+"""The OpenAPI document is whole: what the service may answer stands in it."""
+
+from typing import Any
+
+import pytest
+
+from opscore.middleware.problem import MEDIA_TYPE
+from tests.api.service import contract
+
+OPERATIONS = contract().operations()
+WITHOUT_KEY = {"/health", "/health/live", "/health/ready", "/v1/opscore/internal/agent/notify"}
+EACH = pytest.mark.parametrize(
+    ("method", "path", "operation"), OPERATIONS, ids=[f"{m} {p}" for m, p, _ in OPERATIONS]
+)
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+
+
+@EACH
+def test_every_operation_is_described(method: str, path: str, operation: dict[str, Any]) -> None:
+    assert operation["summary"]
+    assert operation["description"].rstrip().endswith(".")
+    assert operation["tags"]
+
+
+def test_operation_ids_are_unique() -> None:
+    ids = [operation["operationId"] for _, _, operation in OPERATIONS]
+    assert len(set(ids)) == len(ids)
+    assert all(one.isidentifier() for one in ids)
+
+
+@EACH
+def test_every_error_has_the_one_shape(method: str, path: str, operation: dict[str, Any]) -> None:
+    for status, response in operation["responses"].items():
+        assert response["description"]
+        # Readiness says in its own words why it is not ready.
+        if status >= "400" and path != "/health/ready":
+            assert response["content"] == {MEDIA_TYPE: {"schema": PROBLEM}}
+
+
+@EACH
+def test_every_success_has_a_schema(method: str, path: str, operation: dict[str, Any]) -> None:
+    successes = {status: r for status, r in operation["responses"].items() if status < "400"}
+    assert successes
+    for status, response in successes.items():
+        if status != "204":
+            assert response["content"]["application/json"]["schema"]
+
+
+@EACH
+def test_the_errors_that_every_request_may_meet(
+    method: str, path: str, operation: dict[str, Any]
+) -> None:
+    declared = operation["responses"].keys()
+    if not path.startswith("/health"):
+        assert {"400", "401", "422", "503"} <= declared
+    if "{" in path and method != "PUT":
+        assert "404" in declared
+    assert ("requestBody" not in operation) or {"408", "413", "415"} <= declared
+
+
+@EACH
+def test_the_key_is_asked_for(method: str, path: str, operation: dict[str, Any]) -> None:
+    expected: Any = None if path in WITHOUT_KEY else [{"apiKey": []}]
+    assert operation.get("security") == expected
+
+
+def test_every_reference_leads_somewhere() -> None:
+    schemas = contract().document["components"]["schemas"]
+
+    def references(value: Any) -> set[str]:
+        if isinstance(value, dict):
+            own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+            return own.union(*map(references, value.values()))
+        if isinstance(value, list):
+            return set().union(*map(references, value))
+        return set()
+
+    used = references(contract().document)
+    assert used
+    assert used <= {f"#/components/schemas/{name}" for name in schemas}
+    assert {name for name in schemas if f"#/components/schemas/{name}" not in used} == set()

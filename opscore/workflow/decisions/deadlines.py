@@ -56,7 +56,7 @@ def _wake_or_give_up(draft: Draft, facts: TaskFacts) -> None:
         failure = Failure(FailureCode.QUEUE_TIMEOUT, message, terminal=True)
         handle_task_failure(draft, task, facts.session, failure)
     elif task.status is TaskStatus.DELAYED and _passed(task.delayed_until, draft.ctx):
-        enqueue_task(draft, task)
+        enqueue_task(draft, task, facts.session)
 
 
 def _not_started(draft: Draft, facts: TaskFacts) -> None:

@@ -52,28 +52,32 @@ def start_step(
 ) -> None:
     """Make the task of a step. `overrides` are values that replace its parameters as they are."""
     task = _new_task(draft, session, step, stands_for)
+    given = overrides or {}
+    own = {name: value for name, value in step.parameters.items() if name not in given}
     try:
-        parameters = resolve(step.parameters, _scope(session)) if step.parameters else {}
+        parameters = resolve(own, _scope(session)) if own else {}
     except UnresolvedReferenceError as error:
         failure = Failure(FailureCode.UNRESOLVED_REFERENCE, str(error), terminal=True)
         task = draft.task(task)
         draft.task_event(EventType.TASK_QUEUED, task)
         handle_task_failure(draft, task, session, failure)
         return
-    task = replace(task, parameters=_settled(step.parameters, {**parameters, **(overrides or {})}))
+    task = replace(task, parameters=_settled(step.parameters, {**parameters, **given}))
     if step.delay:
         schedule_task(draft, task, draft.ctx.now + step.delay)
     else:
-        enqueue_task(draft, task)
+        enqueue_task(draft, task, session)
 
 
-def enqueue_task(draft: Draft, task: Task, **changes: Any) -> Task:
-    """The task may run as soon as an agent is free."""
+def enqueue_task(draft: Draft, task: Task, session: WorkflowSession, **changes: Any) -> Task:
+    """The task may run as soon as an agent is free; its wait for one begins now."""
+    step = session.definition.task(task.step_id)
     task = draft.task(
         task,
         **_OUT_OF_FLIGHT,
         status=TaskStatus.QUEUED,
         waiting_since=draft.ctx.now,
+        queue_deadline=_after(draft.ctx.now, step.queue_timeout),
         **changes,
     )
     draft.task_event(EventType.TASK_QUEUED, task)
@@ -87,6 +91,7 @@ def schedule_task(draft: Draft, task: Task, until: datetime, **changes: Any) -> 
         **{**_OUT_OF_FLIGHT, "delayed_until": until},
         status=TaskStatus.DELAYED,
         waiting_since=draft.ctx.now,
+        queue_deadline=None,
         **changes,
     )
     draft.task_event(EventType.TASK_DELAYED, task, until=until.isoformat())
@@ -113,7 +118,6 @@ def _new_task(
         wanted_agent=None if wants_capability else (step.agent_id or session.agent_id),
         wanted_capability=step.agent_capability,
         preferred_agent=session.agent_id if wants_capability else None,
-        queue_deadline=_after(now, step.queue_timeout),
         parameters=step.parameters,
     )
 
@@ -154,11 +158,14 @@ def complete_task(
     results = {**session.results, task.step_id: result}
     if task.stands_for is not None:
         results[task.stands_for] = result
+    # An answer may come before anything said that the work had begun.
+    started_at = session.started_at or task.dispatched_at
+    session = draft.session(session, results=results, started_at=started_at)
     following = _following(task, session)
     if following is None:
-        _complete_session(draft, session, results, result)
+        _complete_session(draft, session, result)
         return
-    waiting = draft.session(session, results=results, status=SessionStatus.WAITING)
+    waiting = draft.session(session, status=SessionStatus.WAITING)
     draft.then(lambda: start_step(draft, waiting, following))
 
 
@@ -171,13 +178,10 @@ def _following(task: Task, session: WorkflowSession) -> TaskDefinition | None:
     return definition.successor(task.stands_for)
 
 
-def _complete_session(
-    draft: Draft, session: WorkflowSession, results: Mapping[str, Any], output: Any
-) -> None:
+def _complete_session(draft: Draft, session: WorkflowSession, output: Any) -> None:
     session = draft.session(
         session,
         status=SessionStatus.COMPLETED,
-        results=results,
         output=output,
         ended_at=draft.ctx.now,
     )
@@ -195,10 +199,17 @@ def handle_task_failure(
     step = session.definition.task(task.step_id)
     if may_retry(step.retry, task, failure):
         retry_task(draft, task, session, failure)
-    elif step.fallback is not None and not task.fell_back:
+    elif _may_fall_back(step, task, failure):
         fallback_task(draft, task, session, failure)
     else:
         _fail_task(draft, task, session, failure)
+
+
+def _may_fall_back(step: TaskDefinition, task: Task, failure: Failure) -> bool:
+    """Another agent can do nothing with parameters that are not there."""
+    if isinstance(step.fallback, FallbackCapability):
+        return not task.fell_back and failure.code is not FailureCode.UNRESOLVED_REFERENCE
+    return step.fallback is not None
 
 
 def retry_task(draft: Draft, task: Task, session: WorkflowSession, failure: Failure) -> None:
@@ -218,7 +229,7 @@ def retry_task(draft: Draft, task: Task, session: WorkflowSession, failure: Fail
 def requeue(draft: Draft, facts: TaskFacts, failure: Failure, **changes: Any) -> None:
     """The attempt came to nothing, but that costs no retry: the task waits for an agent again."""
     draft.task_event(EventType.TASK_ATTEMPT_FAILED, facts.task, **describe(failure))
-    enqueue_task(draft, facts.task, error=describe(failure), **changes)
+    enqueue_task(draft, facts.task, facts.session, error=describe(failure), **changes)
     _session_waits(draft, facts.session)
 
 
@@ -234,10 +245,10 @@ def fallback_task(draft: Draft, task: Task, session: WorkflowSession, failure: F
             enqueue_task(
                 draft,
                 task,
+                session,
                 wanted_agent=None,
                 wanted_capability=capability,
                 preferred_agent=None,
-                queue_deadline=None,
                 fell_back=True,
                 retries=0,
                 not_found=0,

@@ -1,6 +1,7 @@
 """Use cases: what agents, AgentKit and operators ask of the service."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -61,11 +62,18 @@ class Trigger:
 
 
 class Lifecycle:
-    def __init__(self, engine: Engine, catalog: Catalog, limits: Limits) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        limits: Limits,
+        make_id: Callable[[], str] = new_id,
+    ) -> None:
         self._engine = engine
         self._storage = engine.storage
         self._catalog = catalog
         self._limits = limits
+        self._make_id = make_id
         self._keys_in_progress: set[str] = set()
         self.draining = False
 
@@ -156,7 +164,7 @@ class Lifecycle:
         known = await self._storage.idempotency(key, self._engine.clock.now())
         if known is None:
             expires_at = self._engine.clock.now() + IDEMPOTENCY_AGE
-            record = IdempotencyRecord(key, fingerprint, new_id(), expires_at)
+            record = IdempotencyRecord(key, fingerprint, self._make_id(), expires_at)
             try:
                 return await self._start(trigger, record)
             except IdempotencyKeyUsedError:
@@ -171,7 +179,7 @@ class Lifecycle:
         await self._check_room()
         await self._check_agent(trigger.agent_id)
         definition, revision = await self._definition(trigger)
-        session_id = record.session_id if record else new_id()
+        session_id = record.session_id if record else self._make_id()
         change = await self._engine.start_session(
             session_id, definition, revision, trigger.agent_id, trigger.payload, record
         )

@@ -33,6 +33,8 @@ _AGENT_AT_FAULT = frozenset(
     }
 )
 
+_AGENT_ANSWERED = frozenset({FailureCode.AGENT_ERROR, FailureCode.REJECTED, FailureCode.THROTTLED})
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
@@ -187,6 +189,8 @@ def _set_standing(
 
 def note_delivery_failure(draft: Draft, agent: Agent, failure: Failure) -> None:
     """A direct delivery failed: after a few in a row the agent rests, after more it is lost."""
+    if failure.code in _AGENT_ANSWERED:
+        note_delivery(draft, agent)
     if failure.code not in _AGENT_AT_FAULT:
         return
     policy = draft.ctx.policy

@@ -137,14 +137,15 @@ def _release(draft: Draft, facts: TaskFacts) -> None:
 
 
 def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure) -> None:
+    if _outlived_doubt(task, failure):
+        _accept(draft, facts, task)
+        return
     if task.via is Delivery.DIRECT:
         if facts.agent is not None:
             note_delivery_failure(draft, facts.agent, failure)
     elif failure.code in _FREE_AT_AGENTKIT:
         failure = replace(failure, free=True)
-    if _outlived_doubt(task, failure):
-        _accept(draft, facts, task)
-    elif failure.code is FailureCode.AGENT_UNKNOWN:
+    if failure.code is FailureCode.AGENT_UNKNOWN:
         _not_found(draft, facts, task, failure)
     else:
         handle_task_failure(draft, task, facts.session, _timed_out(facts, task, failure, draft.ctx))

@@ -27,6 +27,7 @@ class PatientProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._in_headers = False
         self._header_bytes = 0
+        self._shared_read = False
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn types it
@@ -38,9 +39,11 @@ class PatientProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._shared_read = False
         super().data_received(data)
         if self._in_headers:
-            self._header_bytes += len(data)
+            # What an earlier request shares a read with is counted from the next read on.
+            self._header_bytes += 0 if self._shared_read else len(data)
             if self._header_bytes > self.max_header_bytes:
                 self.send_400_response("The headers are too large.")
         if not self._serving() or self._in_headers:
@@ -56,6 +59,10 @@ class PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_headers = False
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._shared_read = True
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP in the shape of every other error, and close."""

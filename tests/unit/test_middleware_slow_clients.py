@@ -160,6 +160,15 @@ async def test_endless_headers_are_refused_in_the_one_shape() -> None:
         assert await client.ends() == b""
 
 
+async def test_requests_written_at_once_are_not_taken_for_endless_headers() -> None:
+    async with serving() as port, connected(port) as client:
+        await client.send(REQUEST * 1000 + REQUEST[:-2])
+        for _ in range(1000):
+            assert (await client.answer())[0] == 200
+        await client.send(REQUEST[-2:])
+        assert (await client.answer())[0] == 200
+
+
 @pytest.mark.parametrize(
     "garbage", [b"\x16\x03\x01 tls\r\n\r\n", b"GET /\x00 HTTP/1.1\r\n\r\n", b"NONSENSE\r\n\r\n"]
 )

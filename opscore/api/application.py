@@ -5,12 +5,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware import Middleware
 
 from opscore.agentkit_client import AgentKitClient
 from opscore.api import agents, events, health, sessions, states, tasks, webhook, workflows
 from opscore.api.core import Core, open_core
+from opscore.api.dependencies import known_query
 from opscore.api.docs import PUBLIC_PATHS, PUBLIC_PREFIXES, install_docs
 from opscore.api.errors import install_error_handlers
 from opscore.api.keys import with_api_key
@@ -72,7 +73,7 @@ def create_app(
 
 
 def _resources() -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[Depends(known_query)])
     for module in (sessions, tasks, states, agents, webhook, workflows, events):
         router.include_router(module.router)
     return router

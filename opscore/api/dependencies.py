@@ -5,7 +5,11 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request
 
 from opscore.api.core import Core
+from opscore.exceptions import Fault, ValidationError
 from opscore.lifecycle import Lifecycle
+
+_MAX_FAULTS = 50
+_MAX_POINTER = 200
 
 
 def get_core(request: Request) -> Core:
@@ -16,6 +20,25 @@ def get_core(request: Request) -> Core:
 def get_lifecycle(request: Request) -> Lifecycle:
     core: Core = request.app.state.core
     return core.lifecycle
+
+
+async def known_query(request: Request) -> None:
+    """Refuse what a list does not know: a filter with a slip in its name would filter nothing."""
+    if request.method != "GET" or not request.scope["query_string"]:
+        return
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    message = "This parameter is not known here; /docs lists those that are."
+    faults = [
+        Fault(f"/query/{_escaped(name)}"[:_MAX_POINTER], message, "extra_forbidden")
+        for name in request.query_params
+        if name not in known
+    ]
+    if faults:
+        raise ValidationError("The query is not valid; see errors.", faults=faults[:_MAX_FAULTS])
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
 
 
 CoreDep = Annotated[Core, Depends(get_core)]

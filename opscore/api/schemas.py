@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
@@ -26,7 +26,11 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("must lie between the years 1 and 9999 in UTC") from error
 
 
-Moment = Annotated[datetime, AfterValidator(_in_utc)]
+_MOMENT = {
+    "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}],
+    "description": "ISO 8601, in UTC unless it says otherwise, or unix seconds.",
+}
+Moment = Annotated[datetime, AfterValidator(_in_utc), WithJsonSchema(_MOMENT)]
 
 
 class Request(BaseModel):

@@ -214,3 +214,9 @@ async def test_an_agent_shows_its_tasks_in_flight(service: Service) -> None:
     agent = await service.json("agent/a1")
     assert agent["taskIds"] == [(await service.task(session))["taskId"]]
     assert (agent["tasksInFlight"], agent["availability"]) == (1, "busy")
+
+
+async def test_a_filter_with_a_slip_in_its_name_is_422(service: Service) -> None:
+    problem = check_problem(await service.get("agents?capabilty=x&limit=1&a/b=1"), 422)
+    pointers = [fault["pointer"] for fault in problem["errors"]]
+    assert pointers == ["/query/capabilty", "/query/a~1b"]

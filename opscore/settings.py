@@ -60,7 +60,10 @@ class Settings(BaseSettings):
         True, description="Whether an agent that never reported may be given tasks."
     )
     silence_threshold: float | None = Field(
-        None, gt=0, description="Seconds of silence after which an agent counts as lost."
+        None,
+        gt=0,
+        le=30 * 86_400,
+        description="Seconds of silence after which an agent counts as lost.",
     )
     queue_limit: int = Field(
         1_000_000, ge=1, description="How many tasks may wait before triggers are refused."
@@ -84,7 +87,9 @@ class Settings(BaseSettings):
         25, gt=0, le=300, description="Seconds that running deliveries get after SIGTERM."
     )
     retention_sessions: int = Field(10_000, ge=0, description="How many ended sessions are kept.")
-    retention_days: float = Field(7, gt=0, description="How long what has ended is kept.")
+    retention_days: float = Field(
+        7, gt=0, le=36_500, description="How long what has ended is kept."
+    )
     retention_events: int = Field(100_000, ge=1000, description="How many events are kept.")
     history_limit: int = Field(200, ge=1, le=10_000, description="State reports kept an agent.")
 

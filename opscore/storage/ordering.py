@@ -1,6 +1,8 @@
-"""The order of a queue: priority, ageing, and turns between workflows. Pure."""
+"""The order of a queue: lanes, priority, ageing, and turns between workflows. Pure."""
 
 from datetime import datetime, timedelta
+
+from opscore.models import Agent, agent_lane, capability_lane
 
 AGEING = timedelta(seconds=60)
 """Waiting this long is worth one level of priority."""
@@ -31,3 +33,8 @@ class FairTurns:
         self._now = max(self._now, turn)
         if len(self._last) > 1000:
             self._last = {key: last for key, last in self._last.items() if last > self._now}
+
+
+def lanes_of(agent: Agent) -> tuple[str, ...]:
+    """The lanes an agent serves: its own, and one for each capability."""
+    return (agent_lane(agent.id), *map(capability_lane, agent.capabilities))

@@ -8,9 +8,9 @@ import heapq
 from collections.abc import Callable
 from datetime import datetime
 
-from opscore.models import Agent, Task, TaskStatus, agent_lane, capability_lane
+from opscore.models import Agent, Task, TaskStatus, agent_lane
 from opscore.storage.memory.lazy_heap import LazyHeap
-from opscore.storage.ordering import FairTurns, urgency
+from opscore.storage.ordering import FairTurns, lanes_of, urgency
 
 TaskEntry = tuple[int, int, str]
 FreeEntry = tuple[int, str]
@@ -186,11 +186,6 @@ class Lanes:
             and self._last_used.get(agent_id, 0) == used
             and lane_key in lanes_of(agent)
         )
-
-
-def lanes_of(agent: Agent) -> tuple[str, ...]:
-    """The lanes an agent serves: its own, and one for each capability."""
-    return (agent_lane(agent.id), *map(capability_lane, agent.capabilities))
 
 
 def _level_key(task: Task) -> LevelKey:

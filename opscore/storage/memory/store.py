@@ -11,14 +11,12 @@ from opscore.models import (
     Agent,
     AgentFacts,
     AgentFilter,
-    Availability,
     Candidate,
     Change,
     Claim,
     Counts,
     Event,
     EventFilter,
-    EventType,
     IdempotencyRecord,
     LaneFacts,
     Page,
@@ -35,21 +33,16 @@ from opscore.models import (
     WebhookReceipt,
     WorkflowRevision,
     WorkflowSession,
-    availability,
 )
+from opscore.storage.claimed import claimed_task, dispatched_event
+from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
 from opscore.storage.interface import DueItems, Storage
-from opscore.storage.memory.lanes import lanes_of
-from opscore.storage.memory.listing import (
-    bad_cursor,
-    decode,
-    encode,
-    newest_first,
-    page,
-    time_cursor,
-)
+from opscore.storage.matching import agent_matches, contains
+from opscore.storage.memory.listing import newest_first
 from opscore.storage.memory.pruning import prune
 from opscore.storage.memory.records import Records
 from opscore.storage.memory.timers import Kind
+from opscore.storage.ordering import lanes_of
 
 _EARLY_REPORTS = 1000
 
@@ -165,9 +158,9 @@ class MemoryStorage(Storage):
         claims: list[Claim] = []
 
         def assign(task: Task, agent_id: str) -> None:
-            claimed = _claimed(task, agent_id, owner, now, lease_until)
+            claimed = claimed_task(task, agent_id, owner, now, lease_until)
             self._records.put_task(claimed)
-            self._records.events.append((_dispatched(claimed, now),))
+            self._records.events.append((dispatched_event(claimed, now),))
             facts = self._records.task_facts(claimed)
             claims.append(Claim(claimed, facts.session, self._records.agents[agent_id]))
 
@@ -221,7 +214,7 @@ class MemoryStorage(Storage):
             after = decode(cursor) if cursor else ""
             ids = (agent_id for agent_id in self._records.agent_ids if agent_id > after)
             candidates = (self._records.candidate(self._records.agents[i]) for i in ids)
-            found = (candidate for candidate in candidates if _agent_matches(where, candidate))
+            found = (candidate for candidate in candidates if agent_matches(where, candidate))
             return page(found, limit, lambda candidate: encode(candidate.agent.id))
 
     async def agent_tasks(self, agent_id: str) -> Sequence[Task]:
@@ -230,7 +223,7 @@ class MemoryStorage(Storage):
 
     async def agent_history(self, agent_id: str, cursor: str | None, limit: int) -> Page[Event]:
         with self._lock:
-            before = _sequence(cursor)
+            before = sequence(cursor)
             history = self._records.events.history(agent_id)
             found = (event for event in history if before is None or event.seq < before)
             return page(found, limit, lambda event: encode(str(event.seq)))
@@ -350,30 +343,6 @@ def _check_rev(
         raise VersionConflictError("The record was changed by someone else meanwhile.")
 
 
-def _claimed(task: Task, agent_id: str, owner: str, now: datetime, lease_until: datetime) -> Task:
-    return replace(
-        task,
-        status=TaskStatus.DISPATCHED,
-        attempt=task.attempt + 1,
-        agent_id=agent_id,
-        owner=owner,
-        lease_until=lease_until,
-        dispatched_at=now,
-        rev=task.rev + 1,
-    )
-
-
-def _dispatched(task: Task, now: datetime) -> Event:
-    return Event(
-        EventType.TASK_DISPATCHED,
-        now,
-        agent_id=task.agent_id,
-        session_id=task.session_id,
-        task_id=task.id,
-        data={"stepId": task.step_id, "attempt": task.attempt, "owner": task.owner},
-    )
-
-
 def _expired(
     records: dict[str, IdempotencyRecord] | dict[str, WebhookReceipt], now: datetime, limit: int
 ) -> list[str]:
@@ -390,32 +359,12 @@ def _could_serve(agent: Agent, task: Task) -> bool:
     return agent.standing is not Standing.DEREGISTERED and task.lane in lanes_of(agent)
 
 
-def _agent_matches(where: AgentFilter, candidate: Candidate) -> bool:
-    agent = candidate.agent
-    stands = availability(agent, candidate.in_flight)
-    if where.availability is None and stands is Availability.DEREGISTERED:
-        return False
-    return (
-        (where.availability is None or stands is where.availability)
-        and (where.capability is None or where.capability in agent.capabilities)
-        and (where.state is None or _reports(agent, where.state))
-        and _contains(where.search, agent.id, agent.name)
-    )
-
-
-def _reports(agent: Agent, state: str) -> bool:
-    return agent.state is not None and state.lower() in (
-        agent.state.word.value,
-        agent.state.state.lower(),
-    )
-
-
 def _session_matches(where: SessionFilter, session: WorkflowSession) -> bool:
     return (
         (where.status is None or session.status is where.status)
         and (where.workflow_id is None or session.workflow_id == where.workflow_id)
         and (where.agent_id is None or session.agent_id == where.agent_id)
-        and _contains(where.search, session.id, session.workflow_id, session.definition.name or "")
+        and contains(where.search, session.id, session.workflow_id, session.definition.name or "")
     )
 
 
@@ -426,16 +375,3 @@ def _task_matches(where: TaskFilter, task: Task) -> bool:
         and (where.agent_id is None or task.agent_id == where.agent_id)
         and (where.workflow_id is None or task.workflow_id == where.workflow_id)
     )
-
-
-def _contains(search: str | None, *texts: str) -> bool:
-    return search is None or any(search.lower() in text.lower() for text in texts)
-
-
-def _sequence(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    text = decode(cursor)
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise bad_cursor()
-    return int(text)

@@ -1,0 +1,32 @@
+"""What a claim makes of a task; the same in every store. Pure."""
+
+from dataclasses import replace
+from datetime import datetime
+
+from opscore.models import Event, EventType, Task, TaskStatus
+
+
+def claimed_task(
+    task: Task, agent_id: str, owner: str, now: datetime, lease_until: datetime
+) -> Task:
+    return replace(
+        task,
+        status=TaskStatus.DISPATCHED,
+        attempt=task.attempt + 1,
+        agent_id=agent_id,
+        owner=owner,
+        lease_until=lease_until,
+        dispatched_at=now,
+        rev=task.rev + 1,
+    )
+
+
+def dispatched_event(task: Task, now: datetime) -> Event:
+    return Event(
+        EventType.TASK_DISPATCHED,
+        now,
+        agent_id=task.agent_id,
+        session_id=task.session_id,
+        task_id=task.id,
+        data={"stepId": task.step_id, "attempt": task.attempt, "owner": task.owner},
+    )

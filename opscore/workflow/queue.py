@@ -90,7 +90,7 @@ _HOLDS = {
 }
 
 _STANDINGS = {
-    Standing.DRAINING: (Reason.AGENT_DRAINING, "is draining", "it is registered again"),
+    Standing.DRAINING: (Reason.AGENT_DRAINING, "is draining", "it is put back to work"),
     Standing.LOST: (Reason.AGENT_LOST, "is lost", "it reports a state or registers again"),
     Standing.DEREGISTERED: (
         Reason.AGENT_DEREGISTERED,

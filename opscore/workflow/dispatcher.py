@@ -79,7 +79,9 @@ class Dispatcher:
         self._breaker = Breaker()
         self._breaker_opened_at: datetime | None = None
         self._posts: dict[str, asyncio.Task[None]] = {}
+        self._routes: dict[str, Delivery] = {}
         self._errands: set[asyncio.Task[None]] = set()
+        self._claiming = asyncio.Lock()
         self._wake = asyncio.Event()
         self._posting = asyncio.Event()
         self._stopping = False
@@ -92,13 +94,14 @@ class Dispatcher:
         while not self._stopping:
             self._wake.clear()
             try:
-                claims = await self._claim(self._concurrency)
+                async with self._claiming:
+                    claims = await self._claim(self._concurrency)
+                    for claim in claims:
+                        self._start(claim)
             except StorageError as error:
                 logger.warning("Claiming failed: %s", error.detail)
                 await self._clock.wait(self._wake, self._clock.now() + _STORAGE_PAUSE)
                 continue
-            for claim in claims:
-                self._start(claim)
             if not claims:
                 await self._clock.wait(self._wake, self._breaker_reopens())
 
@@ -118,7 +121,9 @@ class Dispatcher:
         """No more claims; what is under way gets `grace` seconds, the rest goes back."""
         self._stopping = True
         self._wake.set()
-        under_way = (*self._posts.values(), *self._errands)
+        # What is being claimed at this moment is under way a moment later.
+        async with self._claiming:
+            under_way = (*self._posts.values(), *self._errands)
         if not under_way:
             return
         _, late = await asyncio.wait(under_way, timeout=grace)
@@ -129,8 +134,8 @@ class Dispatcher:
     async def process_next_task(self) -> bool:
         """Claim one task and see its dispatch through; False when none is ready."""
         claims = await self._claim(1)
-        for claim in claims:
-            await self.dispatch_task(claim)
+        if claims:
+            await asyncio.wait([self._start(claim) for claim in claims])
         return bool(claims)
 
     def gate(self) -> Gate | None:
@@ -169,12 +174,16 @@ class Dispatcher:
         room = min(limit, self._concurrency - len(self._posts))
         only_direct = False
         if self._needs_agentkit(now):
-            allowed = self._breaker.room(now, len(self._posts), self._concurrency)
+            allowed = self._breaker.room(now, self._at_agentkit(), self._concurrency)
             only_direct = allowed == 0 and self._engine.policy.mode is DispatchMode.AUTO
             room = room if only_direct else min(room, allowed)
         if room <= 0:
             return ()
         return await self._storage.claim(self._owner, now, now + LEASE, room, only_direct)
+
+    def _at_agentkit(self) -> int:
+        """How many messages are under way to AgentKit, or perhaps are: an agent may be slow."""
+        return len(self._posts) - sum(via is Delivery.DIRECT for via in self._routes.values())
 
     def _needs_agentkit(self, now: datetime) -> bool:
         """Whether tasks that have a choice would go through AgentKit now."""
@@ -191,7 +200,7 @@ class Dispatcher:
 
     # --- sending --------------------------------------------------------------------------
 
-    def _start(self, claim: Claim) -> None:
+    def _start(self, claim: Claim) -> asyncio.Task[None]:
         superseded = self._posts.get(claim.task.id)
         if superseded is not None:
             superseded.cancel()
@@ -199,10 +208,12 @@ class Dispatcher:
         self._posts[claim.task.id] = post
         self._posting.set()
         post.add_done_callback(lambda done: self._finished(claim.task.id, done))
+        return post
 
     def _finished(self, task_id: str, post: asyncio.Task[None]) -> None:
         if self._posts.get(task_id) is post:
             del self._posts[task_id]
+            self._routes.pop(task_id, None)
         if not self._posts:
             self._posting.clear()
         self._wake.set()
@@ -213,7 +224,7 @@ class Dispatcher:
     async def dispatch_task(self, claim: Claim) -> None:
         """Send one claimed task and tell the engine how that went."""
         now = self._clock.now()
-        via = self._route(claim, now)
+        via = self._routes[claim.task.id] = self._route(claim, now)
         probe = via is Delivery.AGENTKIT and self._breaker.ramp is not None
         self._start_trace(claim, via)
         try:
@@ -287,15 +298,16 @@ class Dispatcher:
             post = self._posts.get(task.id)
             if post is not None:
                 post.cancel()
-            errand = asyncio.create_task(self._tell_to_stop(task), name=f"cancel {task.id}")
+            via = self._routes.get(task.id, task.via)
+            errand = asyncio.create_task(self._tell_to_stop(task, via), name=f"cancel {task.id}")
             self._errands.add(errand)
             errand.add_done_callback(self._errands.discard)
 
-    async def _tell_to_stop(self, task: Task) -> None:
+    async def _tell_to_stop(self, task: Task, via: Delivery | None) -> None:
         try:
             candidate = await self._storage.agent(task.agent_id or "")
         except StorageError as error:
             logger.warning("An agent could not be told to stop: %s", error.detail)
             return
-        if candidate is not None and task.via is not None:
-            await self._courier.cancel(task, candidate.agent, task.via)
+        if candidate is not None and via is not None:
+            await self._courier.cancel(task, candidate.agent, via)

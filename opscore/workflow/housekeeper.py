@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 
-from opscore.exceptions import StorageError
+from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.workflow.decisions import lose_silent_agent
 from opscore.workflow.engine import Engine
@@ -20,9 +20,10 @@ _BATCH = 100
 class Housekeeper:
     """`lag` is how late the event loop was at the last tick, `worst_lag` at the worst one."""
 
-    def __init__(self, engine: Engine, retention: Retention) -> None:
+    def __init__(self, engine: Engine, retention: Retention, tick: float = _TICK) -> None:
         self._engine = engine
         self._retention = retention
+        self._tick_length = tick
         self.lag = 0.0
         self.worst_lag = 0.0
 
@@ -36,8 +37,8 @@ class Housekeeper:
 
     async def _tick(self) -> None:
         before = time.monotonic()
-        await asyncio.sleep(_TICK)
-        self.lag = max(0.0, time.monotonic() - before - _TICK)
+        await asyncio.sleep(self._tick_length)
+        self.lag = max(0.0, time.monotonic() - before - self._tick_length)
         self.worst_lag = max(self.worst_lag, self.lag)
         if self.lag > _LAG_WARNING:
             logger.warning("The event loop was blocked for %.1f seconds.", self.lag)
@@ -45,7 +46,7 @@ class Housekeeper:
     async def _round_unless_storage_is_away(self) -> None:
         try:
             await self.round()
-        except StorageError as error:
+        except (StorageError, VersionConflictError) as error:
             logger.warning("Housekeeping is put off: %s", error.detail)
 
     async def round(self) -> None:

@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from opscore.exceptions import StorageError
+from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import Change
 from opscore.workflow.engine import Engine
 
@@ -14,6 +14,8 @@ _BATCH = 200
 _PAUSE = timedelta(seconds=1)
 # What is due and yet changes nothing (someone else was quicker) must not become a tight loop.
 _SHORTEST_WAIT = timedelta(milliseconds=10)
+# Claims, and other processes on the same storage, set timers without a word.
+_LONGEST_WAIT = timedelta(seconds=5)
 
 
 class Timekeeper:
@@ -28,13 +30,17 @@ class Timekeeper:
             self._wake.clear()
             try:
                 made = await self.process_due()
-                until = await self._engine.storage.next_due()
-                if until is not None and not made:
-                    until = max(until, self._clock.now() + _SHORTEST_WAIT)
-            except StorageError as error:
-                logger.warning("Timers could not be read: %s", error.detail)
+                until = await self._next_look(bool(made))
+            except (StorageError, VersionConflictError) as error:
+                logger.warning("Timers are put off: %s", error.detail)
                 until = self._clock.now() + _PAUSE
             await self._clock.wait(self._wake, until)
+
+    async def _next_look(self, made_changes: bool) -> datetime:
+        now = self._clock.now()
+        due = await self._engine.storage.next_due() or now + _LONGEST_WAIT
+        soonest = now if made_changes else now + _SHORTEST_WAIT
+        return min(max(due, soonest), now + _LONGEST_WAIT)
 
     async def process_due(self) -> int:
         """Decide everything that is due now; how many changes that made."""

@@ -1,0 +1,255 @@
+"""The core of the service without its HTTP: real parts, a clock moved by hand, fake couriers."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from opscore.exceptions import StorageError, VersionConflictError
+from opscore.lifecycle import Lifecycle, Limits, Trigger
+from opscore.models import (
+    Accepted,
+    Agent,
+    Candidate,
+    Change,
+    Claim,
+    Delivery,
+    Event,
+    EventFilter,
+    EventType,
+    Outcome,
+    Policy,
+    Registration,
+    Retention,
+    Task,
+    TaskDefinition,
+    TaskFilter,
+    WorkflowDefinition,
+    WorkflowSession,
+)
+from opscore.storage import DueItems
+from opscore.storage.memory import MemoryStorage
+from opscore.tracing import Tracer
+from opscore.workflow.catalog import Catalog
+from opscore.workflow.dispatcher import Courier, Dispatcher
+from opscore.workflow.engine import Engine
+from opscore.workflow.housekeeper import Housekeeper
+from opscore.workflow.timekeeper import Timekeeper
+from tests.builders import definition
+from tests.fakes import ManualClock, settle
+
+_ROUNDS = 200_000
+
+
+class Moody(MemoryStorage):
+    """A storage that can be away, be raced by others, and be slow, as a database can.
+
+    `slow` names the methods that wait while `gate` is shut.
+    """
+
+    def __init__(self, retention: Retention | None = None) -> None:
+        super().__init__(retention)
+        self.away = False
+        self.conflicts = 0
+        self.slow: set[str] = set()
+        self.gate = asyncio.Event()
+        self.asked: Counter[str] = Counter()
+
+    async def apply(self, change: Change) -> None:
+        await self._answer("apply")
+        if self.conflicts:
+            self.conflicts -= 1
+            raise VersionConflictError("The record was changed by someone else meanwhile.")
+        await super().apply(change)
+
+    async def claim(
+        self,
+        owner: str,
+        now: datetime,
+        lease_until: datetime,
+        limit: int,
+        only_direct: bool = False,
+    ) -> Sequence[Claim]:
+        await self._answer("claim")
+        return await super().claim(owner, now, lease_until, limit, only_direct)
+
+    async def renew(
+        self, owner: str, task_ids: Sequence[str], lease_until: datetime
+    ) -> frozenset[str]:
+        await self._answer("renew")
+        return await super().renew(owner, task_ids, lease_until)
+
+    async def due(self, now: datetime, limit: int) -> DueItems:
+        await self._answer("due")
+        return await super().due(now, limit)
+
+    async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
+        await self._answer("prune")
+        return await super().prune(retention, now)
+
+    async def agent(self, agent_id: str) -> Candidate | None:
+        await self._answer("agent")
+        return await super().agent(agent_id)
+
+    async def _answer(self, method: str) -> None:
+        self.asked[method] += 1
+        if method in self.slow:
+            await self.gate.wait()
+        if self.away:
+            raise StorageError("The storage does not answer; try again shortly.", retry_after=1)
+
+
+@dataclass
+class Call:
+    """One message under way, until the test answers it."""
+
+    via: Delivery
+    claim: Claim
+    seconds: float
+    answer: "asyncio.Future[Outcome]"
+
+    @property
+    def task_id(self) -> str:
+        return self.claim.task.id
+
+
+@dataclass
+class Switchboard:
+    """A courier whose messages the test answers one by one, or all at once with `always`."""
+
+    always: Outcome | Callable[[Call], Outcome] | None = None
+    calls: list[Call] = field(default_factory=list)
+    cancelled: list[tuple[str, str, Delivery]] = field(default_factory=list)
+
+    async def run(self, claim: Claim, seconds: float, /) -> Outcome:
+        return await self._take(Delivery.AGENTKIT, claim, seconds)
+
+    async def deliver(self, claim: Claim, seconds: float, /) -> Outcome:
+        return await self._take(Delivery.DIRECT, claim, seconds)
+
+    async def cancel(self, task: Task, agent: Agent, via: Delivery, /) -> None:
+        self.cancelled.append((task.id, agent.id, via))
+
+    @property
+    def open(self) -> list[Call]:
+        return [call for call in self.calls if not call.answer.done()]
+
+    @property
+    def routes(self) -> list[Delivery]:
+        return [call.via for call in self.calls]
+
+    async def answer(self, outcome: Outcome | None = None, count: int | None = None) -> None:
+        """Answer the oldest open calls, all of them unless told how many."""
+        for call in self.open[:count]:
+            call.answer.set_result(outcome or Accepted())
+        await settle(50)
+
+    async def _take(self, via: Delivery, claim: Claim, seconds: float) -> Outcome:
+        call = Call(via, claim, seconds, asyncio.get_running_loop().create_future())
+        self.calls.append(call)
+        if self.always is not None:
+            await asyncio.sleep(0)
+            call.answer.set_result(self.always(call) if callable(self.always) else self.always)
+        return await call.answer
+
+
+class House:
+    def __init__(
+        self,
+        courier: Courier,
+        policy: Policy | None = None,
+        *,
+        concurrency: int = 10,
+        storage: MemoryStorage | None = None,
+        retention: Retention | None = None,
+        limits: Limits | None = None,
+        owner: str = "d1",
+    ) -> None:
+        self.clock = ManualClock()
+        self.storage = storage or MemoryStorage(retention)
+        self.engine = Engine(self.storage, self.clock, policy or Policy())
+        self.catalog = Catalog(self.engine)
+        self.lifecycle = Lifecycle(self.engine, self.catalog, limits or Limits())
+        self.tracer = Tracer(self.clock)
+        self.dispatcher = Dispatcher(
+            self.engine, courier, self.tracer, owner, concurrency, agentkit_timeout=30
+        )
+        self.timekeeper = Timekeeper(self.engine)
+        self.housekeeper = Housekeeper(self.engine, retention or Retention(), tick=0.001)
+        self._running: list[asyncio.Task[None]] = []
+
+    # --- running --------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self.spawn(self.dispatcher.run())
+        self.spawn(self.dispatcher.keep_leases())
+        self.spawn(self.timekeeper.run())
+        await settle(50)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        task = asyncio.create_task(work)
+        self._running.append(task)
+        return task
+
+    async def close(self) -> None:
+        """Nothing that ran may have died of itself."""
+        await self.dispatcher.stop(0)
+        ended = [task for task in self._running if task.done() and not task.cancelled()]
+        died = [error for task in ended if (error := task.exception()) is not None]
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        assert died == []
+
+    async def pass_time(self, seconds: float, step: float = 1.0) -> None:
+        """In steps, so that what falls due on the way happens on the way."""
+        while seconds > 0:
+            self.clock.advance(min(step, seconds))
+            seconds -= step
+            await settle(50)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        for _ in range(_ROUNDS):
+            if true():
+                return
+            await asyncio.sleep(0)
+        raise AssertionError("it never came true")
+
+    # --- acting ---------------------------------------------------------------------------
+
+    async def register(self, agent_id: str = "a1", **changes: Any) -> None:
+        values: dict[str, Any] = {
+            "name": agent_id,
+            "capabilities": ("research",),
+            "contact_endpoint": f"http://127.0.0.1:9000/{agent_id}",
+        }
+        await self.lifecycle.register_agent(Registration(agent_id, **values | changes))
+
+    async def trigger(
+        self, *steps: TaskDefinition, agent_id: str = "a1", key: str | None = None, **changes: Any
+    ) -> WorkflowSession:
+        """Start a workflow of these steps, or of one."""
+        wanted: WorkflowDefinition = definition(*steps, **changes)
+        session = await self.lifecycle.start_session(Trigger(agent_id, {}, definition=wanted), key)
+        await settle(50)
+        return session
+
+    # --- looking --------------------------------------------------------------------------
+
+    async def session(self, session_id: str) -> WorkflowSession:
+        return await self.lifecycle.get_session(session_id)
+
+    async def tasks(self, session_id: str | None = None) -> list[Task]:
+        """Oldest first."""
+        page = await self.storage.tasks(TaskFilter(session_id=session_id), None, 100_000)
+        return list(reversed(page.items))
+
+    async def task(self, session_id: str | None = None) -> Task:
+        """The newest task."""
+        return (await self.tasks(session_id))[-1]
+
+    async def events(self, type_: EventType | None = None) -> list[Event]:
+        where = EventFilter(type=type_.value if type_ else None)
+        return list((await self.storage.events(where, 0, 1_000_000)).items)

@@ -1,0 +1,432 @@
+"""The dispatcher: how many messages go out, which way, and what becomes of them."""
+
+from datetime import timedelta
+
+import pytest
+
+from opscore.models import (
+    Answered,
+    Delivery,
+    DispatchMode,
+    Failure,
+    FailureCode,
+    MessageType,
+    Policy,
+    RetryPolicy,
+    SessionStatus,
+    TaskResult,
+    TaskStatus,
+)
+from opscore.workflow.queue import Reason
+from tests.builders import at, step
+from tests.fakes import settle
+from tests.service.conftest import Builder
+from tests.service.house import Moody, Switchboard
+
+THROUGH_AGENTKIT = Policy(mode=DispatchMode.AGENTKIT, start_timeout=None)
+DIRECT = Policy(mode=DispatchMode.DIRECT, start_timeout=None)
+
+
+def failure(code: FailureCode = FailureCode.UNREACHABLE) -> Failure:
+    return Failure(code, f"It failed: {code.value}.")
+
+
+# --- many at once -----------------------------------------------------------------------------
+
+
+async def test_as_many_messages_as_allowed_are_under_way_at_once(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier, concurrency=3)
+    await house.register(concurrency=10)
+    for _ in range(7):
+        session = await house.trigger()
+    assert len(courier.open) == 3
+    assert house.dispatcher.under_way == 3
+    gate = house.dispatcher.gate()
+    assert gate is not None
+    assert gate.reason is Reason.DISPATCH_LIMIT
+    assert "3 messages" in gate.message
+    waiting = await house.task(session.id)
+    reasons = await house.lifecycle.pending_reasons((waiting,), gate)
+    assert reasons[waiting.id].code is Reason.DISPATCH_LIMIT
+    await courier.answer(count=1)
+    assert len(courier.calls) == 4
+    assert len(courier.open) == 3
+    await courier.answer()
+    await courier.answer()
+    assert len(courier.calls) == 7
+    assert house.dispatcher.under_way == 0
+    assert house.dispatcher.gate() is None
+
+
+async def test_an_accepted_task_waits_for_its_agent_with_its_deadlines(build: Builder) -> None:
+    house = await build()
+    await house.register()
+    session = await house.trigger()
+    task = await house.task()
+    assert (task.status, task.attempt, task.via) == (TaskStatus.DISPATCHED, 1, Delivery.AGENTKIT)
+    assert (task.accepted_at, task.lease_until) == (at(0), None)
+    assert (task.start_deadline, task.run_deadline) == (at(10), at(300))
+    assert (await house.session(session.id)).status is SessionStatus.RUNNING
+
+
+async def test_an_answer_completes_the_task_and_the_next_one_follows(build: Builder) -> None:
+    courier = Switchboard(always=lambda call: Answered(call.claim.task.step_id))
+    house = await build(courier)
+    await house.register()
+    session = await house.trigger(step("one"), step("two"))
+    done = await house.session(session.id)
+    assert done.status is SessionStatus.COMPLETED
+    assert (done.results, done.output) == ({"one": "one", "two": "two"}, "two")
+    assert len(courier.calls) == 2
+
+
+async def test_each_message_has_the_time_that_its_way_and_its_task_allow(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier, THROUGH_AGENTKIT)
+    await house.register(concurrency=9)
+    await house.trigger(step("one"))
+    await house.trigger(step("one", timeout=timedelta(seconds=7)))
+    tool = step("one", message_type=MessageType.TOOL_INVOCATION, tool_name="calc")
+    await house.trigger(tool)
+    direct = await build(courier, DIRECT)
+    await direct.register()
+    await direct.trigger()
+    assert [call.seconds for call in courier.calls] == [30, 7, 300, 300]
+    assert [call.claim.task.run_deadline for call in courier.calls] == [
+        at(300),
+        at(7),
+        at(300),
+        at(300),
+    ]
+
+
+async def test_each_dispatch_leaves_a_trace(build: Builder) -> None:
+    house = await build(Switchboard(always=Answered(1)))
+    await house.register()
+    await house.trigger()
+    task = await house.task()
+    (span,) = house.tracer.get_trace(task.id)
+    assert (span.name, span.status) == ("dispatch", "ok")
+    assert (span.attributes["attempt"], span.attributes["via"]) == (1, "agentkit")
+
+
+async def test_process_next_task_sees_one_dispatch_through(build: Builder) -> None:
+    courier = Switchboard(always=Answered(1))
+    house = await build(courier, running=False)
+    await house.register(concurrency=5)
+    assert not await house.dispatcher.process_next_task()
+    first = await house.trigger()
+    second = await house.trigger()
+    assert await house.dispatcher.process_next_task()
+    assert (await house.session(first.id)).status is SessionStatus.COMPLETED
+    assert (await house.session(second.id)).status is SessionStatus.PENDING
+    assert await house.dispatcher.process_next_task()
+    assert not await house.dispatcher.process_next_task()
+
+
+async def test_an_idle_dispatcher_asks_nothing_of_the_storage(build: Builder) -> None:
+    storage = Moody()
+    house = await build(storage=storage)
+    await house.register()
+    await settle(50)
+    before = storage.asked["claim"]
+    await house.pass_time(600, step=10)
+    assert storage.asked["claim"] == before
+
+
+# --- failures ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "retries"),
+    [
+        (FailureCode.OUTCOME_UNKNOWN, 1),
+        (FailureCode.UPSTREAM_ERROR, 1),
+        (FailureCode.UNREACHABLE, 0),
+        (FailureCode.TLS, 0),
+    ],
+)
+async def test_F23_F24_F26_a_failed_dispatch_is_tried_again_as_the_same_task(
+    build: Builder, code: FailureCode, retries: int
+) -> None:
+    courier = Switchboard()
+    house = await build(courier, THROUGH_AGENTKIT)
+    await house.register()
+    await house.trigger()
+    await courier.answer(failure(code))
+    task = await house.task()
+    assert (task.status, task.attempt, task.retries) == (TaskStatus.DELAYED, 1, retries)
+    await house.pass_time(2)
+    assert [(call.task_id, call.claim.task.attempt) for call in courier.calls] == [
+        (task.id, 1),
+        (task.id, 2),
+    ]
+
+
+async def test_a_dispatch_that_breaks_off_is_found_again_by_its_lease(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, courier = Moody(), Switchboard()
+    house = await build(courier, storage=storage)
+    await house.register()
+    await house.trigger()
+    storage.away = True
+    await courier.answer()
+    assert "A dispatch broke off." in caplog.text
+    assert house.dispatcher.under_way == 0
+    await house.pass_time(1)
+    storage.away = False
+    await house.pass_time(20)
+    assert [call.claim.task.attempt for call in courier.calls] == [1, 2]
+    task = await house.task()
+    assert (task.lost_leases, task.retries) == (1, 0)
+
+
+async def test_claiming_goes_on_when_the_storage_is_back(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, courier = Moody(), Switchboard()
+    house = await build(courier, storage=storage, running=False)
+    await house.register()
+    await house.trigger()
+    storage.away = True
+    await house.start()
+    assert "Claiming failed" in caplog.text
+    assert courier.calls == []
+    storage.away = False
+    await house.pass_time(1)
+    assert len(courier.calls) == 1
+
+
+# --- leases -----------------------------------------------------------------------------------
+
+
+async def test_F16_a_long_dispatch_keeps_its_lease(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier, DIRECT)
+    await house.register()
+    await house.trigger()
+    await house.pass_time(120)
+    task = await house.task()
+    assert (task.status, task.attempt) == (TaskStatus.DISPATCHED, 1)
+    assert task.lease_until is not None
+    assert task.lease_until > house.clock.now()
+    await courier.answer(Answered("late, but in time"))
+    assert (await house.task()).result == "late, but in time"
+
+
+async def test_F16_leases_are_prolonged_again_when_the_storage_is_back(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, courier = Moody(), Switchboard()
+    house = await build(courier, DIRECT, storage=storage)
+    await house.register()
+    await house.trigger()
+    storage.away = True
+    await house.pass_time(6)
+    assert "Leases could not be prolonged" in caplog.text
+    storage.away = False
+    await house.pass_time(60)
+    assert len(courier.calls) == 1
+    assert (await house.task()).attempt == 1
+
+
+async def test_F3_a_dead_dispatchers_task_is_dispatched_again(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier, running=False)
+    await house.register()
+    await house.trigger()
+    now = house.clock.now()
+    await house.storage.claim("dead", now, now + timedelta(seconds=15), 1)
+    await house.start()
+    await house.pass_time(14)
+    assert courier.calls == []
+    await house.pass_time(6)
+    (call,) = courier.calls
+    assert (call.claim.task.attempt, call.claim.task.owner) == (2, "d1")
+    assert (call.claim.task.retries, call.claim.task.lost_leases) == (0, 1)
+
+
+async def test_F14_a_task_that_kills_its_dispatchers_fails_and_others_go_on(
+    build: Builder,
+) -> None:
+    courier = Switchboard()
+    house = await build(courier, running=False)
+    await house.register("a1")
+    await house.register("a2")
+    deadly = await house.trigger(agent_id="a1")
+    for _ in range(5):
+        now = house.clock.now()
+        claims = await house.storage.claim("dies", now, now + timedelta(seconds=15), 1)
+        assert len(claims) == 1
+        house.clock.advance(15)
+        await house.timekeeper.process_due()
+    session = await house.session(deadly.id)
+    assert session.status is SessionStatus.FAILED
+    assert session.error is not None
+    assert session.error["code"] == "lease_lost"
+    await house.start()
+    await house.trigger(agent_id="a2")
+    assert len(courier.calls) == 1
+
+
+async def test_F10_a_message_of_an_attempt_that_is_over_changes_nothing(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier, running=False)
+    await house.register()
+    await house.trigger()
+    house.spawn(house.dispatcher.run())
+    await settle(50)
+    house.clock.advance(16)
+    await house.timekeeper.process_due()
+    await settle(50)
+    first, second = courier.calls
+    assert first.answer.cancelled()
+    assert (first.task_id, second.claim.task.attempt) == (second.task_id, 2)
+    assert house.dispatcher.under_way == 1
+    await courier.answer(Answered("second"))
+    task = await house.task()
+    assert (task.status, task.result, task.attempt) == (TaskStatus.COMPLETED, "second", 2)
+
+
+# --- cancelling -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [THROUGH_AGENTKIT, DIRECT], ids=["agentkit", "direct"])
+@pytest.mark.parametrize("taken", [True, False], ids=["accepted", "under way"])
+async def test_cancelling_frees_the_agent_at_once_and_tells_it(
+    build: Builder, policy: Policy, taken: bool
+) -> None:
+    courier = Switchboard()
+    house = await build(courier, policy)
+    await house.register()
+    session = await house.trigger()
+    other = await house.trigger()
+    if taken:
+        await courier.answer()
+    await house.lifecycle.cancel_session(session.id, "not needed")
+    await settle(50)
+    task = await house.task(session.id)
+    assert task.status is TaskStatus.CANCELLED
+    via = Delivery.DIRECT if policy is DIRECT else Delivery.AGENTKIT
+    assert courier.cancelled == [(task.id, "a1", via)]
+    assert courier.calls[0].answer.cancelled() is not taken
+    assert [call.claim.session.id for call in courier.calls] == [session.id, other.id]
+    assert (await house.session(session.id)).status is SessionStatus.CANCELLED
+
+
+async def test_a_waiting_task_is_cancelled_without_a_word_to_anyone(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier)
+    await house.register()
+    await house.trigger()
+    waiting = await house.trigger()
+    await house.lifecycle.cancel_session(waiting.id, "not needed")
+    await courier.answer(Answered(1))
+    assert courier.cancelled == []
+    assert len(courier.calls) == 1
+
+
+async def test_an_agent_that_cannot_be_looked_up_is_not_told(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, courier = Moody(), Switchboard()
+    house = await build(courier, storage=storage)
+    await house.register()
+    session = await house.trigger()
+    await courier.answer()
+    await house.lifecycle.cancel_session(session.id, "not needed")
+    storage.away = True
+    await settle(50)
+    storage.away = False
+    assert courier.cancelled == []
+    assert "An agent could not be told to stop" in caplog.text
+
+
+# --- stopping ---------------------------------------------------------------------------------
+
+
+async def test_F9_running_dispatches_end_and_nothing_new_begins(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier)
+    await house.register(concurrency=2)
+    sessions = [await house.trigger() for _ in range(3)]
+    stopping = house.spawn(house.dispatcher.stop(20))
+    await settle(50)
+    assert not stopping.done()
+    gate = house.dispatcher.gate()
+    assert gate is not None
+    assert gate.reason is Reason.STOPPING
+    await courier.answer(Answered(1))
+    assert stopping.done()
+    assert len(courier.calls) == 2
+    statuses = [(await house.session(session.id)).status for session in sessions]
+    assert statuses == [SessionStatus.COMPLETED, SessionStatus.COMPLETED, SessionStatus.PENDING]
+    assert (await house.task(sessions[2].id)).status is TaskStatus.QUEUED
+
+
+async def test_F9_what_takes_too_long_goes_back(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier)
+    await house.register()
+    await house.trigger()
+    await house.dispatcher.stop(0)
+    task = await house.task()
+    assert (task.status, task.attempt, task.retries) == (TaskStatus.DELAYED, 1, 0)
+    assert (task.owner, task.lease_until) == (None, None)
+    assert house.dispatcher.under_way == 0
+    (span,) = house.tracer.get_trace(task.id)
+    assert span.status == "outcome_unknown"
+    candidate = await house.lifecycle.get_agent("a1")
+    assert candidate.in_flight == 0
+
+
+async def test_F9_what_is_claimed_in_the_moment_of_stopping_goes_back_too(
+    build: Builder,
+) -> None:
+    storage, courier = Moody(), Switchboard()
+    house = await build(courier, storage=storage)
+    await house.register()
+    await settle(50)
+    storage.slow = {"claim"}
+    await house.trigger()
+    stopping = house.spawn(house.dispatcher.stop(0))
+    await settle(50)
+    assert not stopping.done()
+    storage.gate.set()
+    await settle(50)
+    assert stopping.done()
+    task = await house.task()
+    assert (task.status, task.attempt, task.owner) == (TaskStatus.DELAYED, 1, None)
+
+
+async def test_stopping_with_nothing_under_way_is_immediate(build: Builder) -> None:
+    house = await build()
+    await house.dispatcher.stop(999)
+    gate = house.dispatcher.gate()
+    assert gate is not None
+    assert gate.reason is Reason.STOPPING
+    await house.register()
+    await house.trigger()
+    assert (await house.task()).status is TaskStatus.QUEUED
+
+
+# --- retries are someone else's turn ----------------------------------------------------------
+
+
+async def test_a_retry_goes_to_the_agent_used_longest_ago(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier, DIRECT)
+    await house.register("a1")
+    await house.register("a2")
+    once = RetryPolicy(max_retries=1)
+    await house.trigger(step("one", agent_capability="research", retry=once))
+    await courier.answer(failure(FailureCode.UPSTREAM_ERROR))
+    await house.pass_time(2)
+    await courier.answer()
+    assert [call.claim.agent.id for call in courier.calls] == ["a1", "a2"]
+    task = await house.task()
+    await house.lifecycle.report_result(task.id, TaskResult(False, error="no", attempt=2))
+    session = await house.session(task.session_id)
+    assert session.status is SessionStatus.FAILED

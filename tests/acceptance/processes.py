@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -103,6 +104,17 @@ def process(
     finally:
         RUNNING.remove(started)
         started.stop()
+        if popen.stderr is not None:
+            popen.stderr.close()
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port for a later server: nobody else is given it, and until then it refuses connections."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 def clean_environment() -> dict[str, str]:
@@ -124,12 +136,15 @@ class Service:
         return f"{self.url}/v1/opscore/internal/agent/notify"
 
     def client(self, key: str | None = None) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {self.key if key is None else key}"},
-            timeout=30,
-            trust_env=False,
-        )
+        client = plain_client()
+        client.base_url = httpx.URL(self.url)
+        client.headers["Authorization"] = f"Bearer {self.key if key is None else key}"
+        return client
+
+
+def plain_client() -> httpx.AsyncClient:
+    """A client for loopback; what TLS needs would take longer to load than most tests last."""
+    return httpx.AsyncClient(timeout=30, trust_env=False, verify=False)
 
 
 @contextmanager
@@ -151,14 +166,15 @@ def service(
 
 def wait_until_ready(url: str) -> None:
     deadline = time.monotonic() + READY_WITHIN
-    while not _is_ready(url):
-        assert time.monotonic() < deadline, f"{url} is not ready"
-        time.sleep(0.02)
+    with httpx.Client(trust_env=False, verify=False) as http:
+        while not _is_ready(http, url):
+            assert time.monotonic() < deadline, f"{url} is not ready"
+            time.sleep(0.02)
 
 
-def _is_ready(url: str) -> bool:
+def _is_ready(http: httpx.Client, url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health/ready", trust_env=False).status_code == 200
+        return http.get(f"{url}/health/ready").status_code == 200
     except httpx.TransportError:
         return False
 

@@ -12,15 +12,12 @@ from uuid import uuid4
 import pytest
 
 from opscore.simulators.agent import SimulatedAgent
-from tests.acceptance.compose import free_port
 from tests.acceptance.processes import Service, eventually, process, service
 from tests.acceptance.test_wire import register_event, signed
 from tests.acceptance.world import API, World, echo_step, sent_to, world_around
 
 pytestmark = pytest.mark.acceptance
 
-KIT_PORT = free_port()
-AT_AGENTKIT = {"AGENTKIT_API_URL": f"http://127.0.0.1:{KIT_PORT}"}
 QUICK_RETRY = {"backoff": "fixed", "initialDelay": 0.1, "maxDelay": 0.1, "jitter": False}
 NO_RETRY = {"maxRetries": 0}
 
@@ -37,22 +34,23 @@ STYLES = [
 
 
 @pytest.fixture(scope="module")
-def opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with service(tmp_path_factory.mktemp("auto-mode"), AT_AGENTKIT) as running:
+def opscore(tmp_path_factory: pytest.TempPathFactory, kit_port: int) -> Iterator[Service]:
+    settings = {"AGENTKIT_API_URL": f"http://127.0.0.1:{kit_port}"}
+    with service(tmp_path_factory.mktemp("auto-mode"), settings) as running:
         yield running
 
 
 @pytest.fixture
-async def world(opscore: Service) -> AsyncIterator[World]:
+async def world(opscore: Service, kit_port: int) -> AsyncIterator[World]:
     """In mode auto, with an AgentKit that forwards."""
-    async with world_around(opscore, KIT_PORT) as world:
+    async with world_around(opscore, kit_port) as world:
         await world.agentkit()
         yield world
 
 
 @pytest.fixture(scope="module")
 def direct_opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    settings = {**AT_AGENTKIT, "OPSCORE_DISPATCH_MODE": "direct"}
+    settings = {"OPSCORE_DISPATCH_MODE": "direct"}
     with service(tmp_path_factory.mktemp("direct-mode"), settings) as running:
         yield running
 
@@ -60,7 +58,7 @@ def direct_opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service
 @pytest.fixture
 async def direct_world(direct_opscore: Service) -> AsyncIterator[World]:
     """In mode direct, without any AgentKit."""
-    async with world_around(direct_opscore, KIT_PORT) as world:
+    async with world_around(direct_opscore, 0) as world:
         yield world
 
 

@@ -9,29 +9,33 @@ from typing import Any
 import pytest
 
 from opscore.simulators.agent import SimulatedAgent
-from tests.acceptance.compose import free_port
 from tests.acceptance.processes import Service, eventually, service
 from tests.acceptance.world import World, echo_step, sent_to, world_around
 
 pytestmark = pytest.mark.acceptance
 
-KIT_PORT = free_port()
-AT_AGENTKIT = {"AGENTKIT_API_URL": f"http://127.0.0.1:{KIT_PORT}"}
 QUICK_RETRY = {"backoff": "fixed", "initialDelay": 0.1, "maxDelay": 0.1, "jitter": False}
 NO_RETRY = {"maxRetries": 0}
 
 
+@pytest.fixture(scope="session")
+def at_agentkit(kit_port: int) -> dict[str, str]:
+    return {"AGENTKIT_API_URL": f"http://127.0.0.1:{kit_port}"}
+
+
 @pytest.fixture(scope="module")
-def opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    settings = {**AT_AGENTKIT, "OPSCORE_DISPATCH_MODE": "agentkit"}
+def opscore(
+    tmp_path_factory: pytest.TempPathFactory, at_agentkit: dict[str, str]
+) -> Iterator[Service]:
+    settings = {**at_agentkit, "OPSCORE_DISPATCH_MODE": "agentkit"}
     with service(tmp_path_factory.mktemp("agentkit-mode"), settings) as running:
         yield running
 
 
 @pytest.fixture
-async def world(opscore: Service) -> AsyncIterator[World]:
+async def world(opscore: Service, kit_port: int) -> AsyncIterator[World]:
     """In mode agentkit."""
-    async with world_around(opscore, KIT_PORT) as world:
+    async with world_around(opscore, kit_port) as world:
         yield world
 
 
@@ -83,12 +87,12 @@ async def test_through_an_agentkit_that_forwards(world: World) -> None:
 
 
 async def test_F36_in_mode_auto_an_agentkit_that_loses_every_forward_is_found_out(
-    tmp_path: Path,
+    tmp_path: Path, kit_port: int, at_agentkit: dict[str, str]
 ) -> None:
     """Only the first task waits, and one at each probe; a mended AgentKit is noticed."""
-    settings = {**AT_AGENTKIT, "OPSCORE_START_TIMEOUT": 1, "OPSCORE_PROBE_INTERVAL": 2}
+    settings = {**at_agentkit, "OPSCORE_START_TIMEOUT": 1, "OPSCORE_PROBE_INTERVAL": 2}
     with service(tmp_path, settings) as running:
-        async with world_around(running, KIT_PORT) as world:
+        async with world_around(running, kit_port) as world:
             kit = await world.agentkit(forwarding="loses")
             agents = await three_agents(world)
             first, *following = await run_three_steps(world, agents)
@@ -113,9 +117,11 @@ async def test_F36_in_mode_auto_an_agentkit_that_loses_every_forward_is_found_ou
             assert ways(await run_three_steps(world, agents)) == ["agentkit"] * 3
 
 
-async def test_in_mode_direct_nobody_needs_agentkit(tmp_path: Path) -> None:
-    with service(tmp_path, {**AT_AGENTKIT, "OPSCORE_DISPATCH_MODE": "direct"}) as running:
-        async with world_around(running, KIT_PORT) as world:
+async def test_in_mode_direct_nobody_needs_agentkit(
+    tmp_path: Path, kit_port: int, at_agentkit: dict[str, str]
+) -> None:
+    with service(tmp_path, {**at_agentkit, "OPSCORE_DISPATCH_MODE": "direct"}) as running:
+        async with world_around(running, kit_port) as world:
             agents = await three_agents(world)
             assert ways(await run_three_steps(world, agents)) == ["direct"] * 3
             assert [len(sent_to(agent)) for agent in agents] == [1, 1, 1]
@@ -125,11 +131,11 @@ async def test_in_mode_direct_nobody_needs_agentkit(tmp_path: Path) -> None:
 
 
 async def test_F23_F38_tasks_wait_for_an_agentkit_that_is_down_and_none_is_lost(
-    tmp_path: Path,
+    tmp_path: Path, kit_port: int, at_agentkit: dict[str, str]
 ) -> None:
-    settings = {**AT_AGENTKIT, "OPSCORE_DISPATCH_MODE": "agentkit"}
+    settings = {**at_agentkit, "OPSCORE_DISPATCH_MODE": "agentkit"}
     with service(tmp_path, settings) as running:
-        async with world_around(running, KIT_PORT) as world:
+        async with world_around(running, kit_port) as world:
             async with world.agentkit_for_a_while() as kit:
                 agents = [await world.agent("gather", workSeconds=0.02) for _ in range(3)]
                 known = dict(kit.agents)

@@ -5,15 +5,14 @@ import json
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.acceptance.compose import free_port
-from tests.acceptance.processes import Service, eventually, service
+from tests.acceptance.processes import Service, eventually, reserved_port, service
 from tests.acceptance.world import API, echo_step, world_around
 
 pytestmark = pytest.mark.acceptance
@@ -207,8 +206,10 @@ async def flood(opscore: Service, count: int) -> None:
 async def test_F21_when_nobody_reads_the_log_requests_are_served_and_lines_are_counted(
     tmp_path: Path,
 ) -> None:
-    settings = {"OPSCORE_PORT": free_port(), "OPSCORE_DISPATCH_MODE": "direct"}
-    with service(tmp_path, settings, stderr=subprocess.PIPE) as blocked:
+    with ExitStack() as stack:
+        port = stack.enter_context(reserved_port())
+        settings = {"OPSCORE_PORT": port, "OPSCORE_DISPATCH_MODE": "direct"}
+        blocked = stack.enter_context(service(tmp_path, settings, stderr=subprocess.PIPE))
         async with world_around(blocked, 0) as world:
 
             async def dropped_after_a_flood() -> int:
@@ -222,5 +223,3 @@ async def test_F21_when_nobody_reads_the_log_requests_are_served_and_lines_are_c
             assert session["status"] == "completed"
             assert time.monotonic() - began < 3
             assert blocked.process.stop() == 0
-        assert blocked.process.popen.stderr is not None
-        blocked.process.popen.stderr.close()

@@ -141,7 +141,7 @@ async def test_in_development_a_random_key_is_printed_and_nowhere_logged(tmp_pat
         url = started.find(r"Uvicorn running on (http://[0-9.:]+)")
         wait_until_ready(url)
         headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as http:
             assert (await http.get(f"{API}/agents")).status_code == 401
             assert (await http.get(f"{API}/agents", headers=headers)).status_code == 200
             assert (await http.get(f"{API}/agent/{key}", headers=headers)).status_code == 404
@@ -155,7 +155,7 @@ async def test_uvicorn_serves_it_as_well(tmp_path: Path) -> None:
     with process("uvicorn", tmp_path, *command, env=env) as started:
         url = started.find(r"Uvicorn running on (http://[0-9.:]+)")
         wait_until_ready(url)
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as http:
             http.headers["Authorization"] = "Bearer the-key-of-this-test"
             assert (await http.get(f"{API}/agents")).json()["items"] == []
             assert (await http.get("/docs")).status_code == 200

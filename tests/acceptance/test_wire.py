@@ -12,7 +12,6 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.acceptance.compose import free_port
 from tests.acceptance.processes import Service, service
 from tests.acceptance.world import API, World, echo_step, sent_to, world_around
 
@@ -20,15 +19,14 @@ pytestmark = pytest.mark.acceptance
 
 SECRET = "whsec_test_0123456789abcdef"
 NOTIFY = f"{API}/internal/agent/notify"
-KIT_PORT = free_port()
 
 
 @pytest.fixture(scope="module")
-def opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def opscore(tmp_path_factory: pytest.TempPathFactory, kit_port: int) -> Iterator[Service]:
     settings = {
         "OPSCORE_WEBHOOK_SECRET": f"{SECRET}, the-next-secret",
         # As it is often configured; the service takes the /v1 off.
-        "AGENTKIT_API_URL": f"http://127.0.0.1:{KIT_PORT}/v1",
+        "AGENTKIT_API_URL": f"http://127.0.0.1:{kit_port}/v1",
         "OPSCORE_DISPATCH_MODE": "agentkit",
     }
     with service(tmp_path_factory.mktemp("wire"), settings) as running:
@@ -37,8 +35,8 @@ def opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 @pytest.fixture
-async def world(opscore: Service) -> AsyncIterator[World]:
-    async with world_around(opscore, KIT_PORT) as world:
+async def world(opscore: Service, kit_port: int) -> AsyncIterator[World]:
+    async with world_around(opscore, kit_port) as world:
         yield world
 
 
@@ -296,7 +294,7 @@ async def test_F46_F47_whose_state_it_is_must_be_clear(http: httpx.AsyncClient) 
 @pytest.mark.parametrize("key", [None, "", "Bearer", "Bearer wrong", "Basic a2V5", "wrong"])
 async def test_F93_a_report_without_the_key_is_refused(opscore: Service, key: str | None) -> None:
     headers = {} if key is None else {"Authorization": key}
-    async with httpx.AsyncClient(base_url=opscore.url, trust_env=False) as stranger:
+    async with httpx.AsyncClient(base_url=opscore.url, trust_env=False, verify=False) as stranger:
         answer = await stranger.post(f"{API}/agent/a1/state", json={}, headers=headers)
     assert_is_problem(answer, 401)
     assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -375,7 +373,7 @@ async def test_both_or_neither_of_two_definitions_are_refused(
 
 
 async def test_health_needs_no_key(opscore: Service) -> None:
-    async with httpx.AsyncClient(base_url=opscore.url, trust_env=False) as stranger:
+    async with httpx.AsyncClient(base_url=opscore.url, trust_env=False, verify=False) as stranger:
         answer = await stranger.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
 

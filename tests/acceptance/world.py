@@ -17,7 +17,7 @@ from opscore.simulators.agent import SimulatedAgent
 from opscore.simulators.agentkit import SimulatedAgentKit
 from opscore.simulators.behaviour import AgentBehaviour, AgentKitBehaviour
 from opscore.simulators.running import running
-from tests.acceptance.processes import PATIENCE, Service, eventually
+from tests.acceptance.processes import PATIENCE, Service, eventually, plain_client
 
 ENDED = {"completed", "failed", "cancelled", "timed_out"}
 API = "/v1/opscore"
@@ -48,11 +48,14 @@ class World:
             webhook_url=self.service.webhook_url,
             webhook_secret=self.service.secret,
             behaviour=AgentKitBehaviour.model_validate(behaviour),
+            client=plain_client(),
         )
         async with running(kit.app, port=self.kit_port) as self.kit_url:
             self.kit = kit
-            yield kit
-            self.kit = None
+            try:
+                yield kit
+            finally:
+                self.kit = None
 
     async def mend(self, **behaviour: Any) -> None:
         """Change AgentKit's behaviour while it runs."""
@@ -74,6 +77,7 @@ class World:
             api_key=self.service.key,
             agentkit_url=self.kit_url if self.kit else None,
             behaviour=AgentBehaviour.model_validate({"workSeconds": 0.05, **behaviour}),
+            client=plain_client(),
         )
         url = await self._enter(running(agent.app))
         await agent.register(f"{url}/task")

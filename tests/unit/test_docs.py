@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr
 
+from opscore.agentkit_client.messages import task_message
 from opscore.api.application import create_app
 from opscore.api.error_page import answered_errors
 from opscore.api.schemas import AgentIn, AgentPatch, HeartbeatIn, ResultIn, StateIn, TriggerIn
-from opscore.models import EventType, FailureCode
+from opscore.exceptions import InvalidWorkflowError
+from opscore.middleware.problem import document
+from opscore.models import Agent, Claim, EventType, FailureCode, Task, WorkflowSession
 from opscore.settings import Settings, environment_name
 from opscore.workflow.queue import Reason
-from opscore.workflow.templates import parse_definition
+from opscore.workflow.templates import load_workflow_template, parse_definition
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -214,6 +218,41 @@ def test_every_body_that_curl_sends_is_sound(page: Path) -> None:
                 model.model_validate_json(body)
         if method == "POST" and path.endswith(("/workflows", "/validate")) and body != "@-":
             parse_definition(json.loads(body))
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+def test_the_workflow_that_curl_sends_is_sound(name: str) -> None:
+    [text] = re.findall(r"<<'YAML'\n(.*?)^YAML$", read(name), re.DOTALL | re.MULTILINE)
+    assert len(load_workflow_template(text).main_line) == 2
+
+
+def test_the_error_that_is_shown_is_the_real_one() -> None:
+    [example] = blocks(DOCS / "reference" / "errors.md", "json")
+    shown = json.loads(example)
+    with pytest.raises(InvalidWorkflowError) as raised:
+        parse_definition({"id": "w", "tasks": [{"taskId": "t", "delay": "soon"}]})
+    assert document(raised.value, shown["requestId"]) == shown
+
+
+def test_the_message_that_is_shown_is_the_real_one() -> None:
+    [example] = blocks(DOCS / "explain" / "delivery.md", "json")
+    shown = json.loads(example)
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    definition = parse_definition({"id": "brief", "tasks": [{"taskId": "gather"}]})
+    session = WorkflowSession(shown["opscore_session_id"], definition, 1, now)
+    task = Task(
+        id=shown["opscore_task_id"],
+        session_id=session.id,
+        workflow_id="brief",
+        step_id="gather",
+        name="Gather sources",
+        created_at=now,
+        waiting_since=now,
+        parameters={"topic": "tides"},
+        attempt=1,
+        run_deadline=now + timedelta(minutes=5),
+    )
+    assert task_message(Claim(task, session, Agent("a", "a", now))) == shown
 
 
 def test_the_examples_with_curl_are_found() -> None:

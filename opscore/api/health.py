@@ -106,7 +106,7 @@ async def _reasons(core: Core) -> list[str]:
 
 async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
     counts = await core.storage.counts()
-    known, breaker = core.engine.forwarding, core.dispatcher.breaker
+    known = core.engine.forwarding
     return ReadyView(
         status="not ready" if reasons else "ready",
         reasons=reasons,
@@ -114,7 +114,7 @@ async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
         agentkit_forwards=ForwardsView(
             state=known.state, since=known.since, next_probe=known.next_probe
         ),
-        agentkit_breaker_open_until=breaker.open_until,
+        agentkit_breaker_open_until=core.dispatcher.upstream.open_until,
         agents=counts.agents,
         sessions=counts.sessions,
         tasks_waiting=counts.waiting,

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from opscore.clock import Clock
-from opscore.exceptions import StorageError
+from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import (
     Agent,
     Change,
@@ -23,26 +23,21 @@ from opscore.models import (
 )
 from opscore.storage import Storage
 from opscore.tracing import Tracer
-from opscore.workflow.breaker import Breaker
 from opscore.workflow.decisions import run_deadline
 from opscore.workflow.engine import Engine
 from opscore.workflow.forwarding import Forwards, after_probe, is_probe_due, route
 from opscore.workflow.queue import Gate, Reason
+from opscore.workflow.upstream import Upstream, blames
 
 logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=15)
 _STORAGE_PAUSE = timedelta(seconds=1)
-
-_AGENTKIT_AT_FAULT = frozenset(
-    {
-        FailureCode.UNREACHABLE,
-        FailureCode.OUTCOME_UNKNOWN,
-        FailureCode.UPSTREAM_ERROR,
-        FailureCode.UNAUTHORIZED,
-        FailureCode.TLS,
-    }
-)
+# Work that another replica made is found by looking; a wake comes from this process only.
+_LOOK_AGAIN = timedelta(seconds=5)
+# An outcome that could not be written is tried again for as long as the lease may last.
+_WRITE_TRIES = 10
+_LAST_WORDS = 2.0
 
 
 class Courier(Protocol):
@@ -56,6 +51,21 @@ class Courier(Protocol):
 
     async def cancel(self, task: Task, agent: Agent, via: Delivery, /) -> None:
         """Tell the agent to stop, as well as can be."""
+
+
+@dataclass
+class Post:
+    """A message under way. Only while it is `sending` may it be cut off."""
+
+    claim: Claim
+    via: Delivery
+    probe: bool
+    sending: bool = True
+    running: asyncio.Task[None] | None = None
+
+    def cut_off(self) -> None:
+        if self.sending and self.running is not None:
+            self.running.cancel()
 
 
 class Dispatcher:
@@ -76,10 +86,8 @@ class Dispatcher:
         self._owner = owner
         self._concurrency = concurrency
         self._agentkit_timeout = agentkit_timeout
-        self._breaker = Breaker()
-        self._breaker_opened_at: datetime | None = None
-        self._posts: dict[str, asyncio.Task[None]] = {}
-        self._routes: dict[str, Delivery] = {}
+        self.upstream = Upstream(engine.clock, concurrency)
+        self._posts: dict[str, Post] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._claiming = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -103,19 +111,23 @@ class Dispatcher:
                 await self._clock.wait(self._wake, self._clock.now() + _STORAGE_PAUSE)
                 continue
             if not claims:
-                await self._clock.wait(self._wake, self._breaker_reopens())
+                await self._clock.wait(self._wake, self._next_look())
 
     async def keep_leases(self) -> None:
-        """Prolong the leases of messages that are under way."""
-        never = asyncio.Event()
+        """Prolong the leases of messages that are under way; stop what is no longer ours."""
         while True:
             await self._posting.wait()
-            await self._clock.wait(never, self._clock.now() + LEASE / 3)
+            await self._pause(LEASE / 3)
+            posts = dict(self._posts)
             try:
                 lease_until = self._clock.now() + LEASE
-                await self._storage.renew(self._owner, tuple(self._posts), lease_until)
+                held = await self._storage.renew(self._owner, tuple(posts), lease_until)
             except StorageError as error:
                 logger.warning("Leases could not be prolonged: %s", error.detail)
+                continue
+            for task_id, post in posts.items():
+                if task_id not in held:
+                    post.cut_off()
 
     async def stop(self, grace: float) -> None:
         """No more claims; what is under way gets `grace` seconds, the rest goes back."""
@@ -123,13 +135,14 @@ class Dispatcher:
         self._wake.set()
         # What is being claimed at this moment is under way a moment later.
         async with self._claiming:
-            under_way = (*self._posts.values(), *self._errands)
-        if not under_way:
-            return
-        _, late = await asyncio.wait(under_way, timeout=grace)
-        for post in late:
-            post.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+            running = [post.running for post in self._posts.values() if post.running]
+        if running:
+            _, late = await asyncio.wait(running, timeout=grace)
+            for post in late:
+                post.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        if self._errands:
+            await asyncio.wait(self._errands, timeout=_LAST_WORDS)
 
     async def process_next_task(self) -> bool:
         """Claim one task and see its dispatch through; False when none is ready."""
@@ -140,17 +153,13 @@ class Dispatcher:
 
     def gate(self) -> Gate | None:
         """What keeps every task waiting, if anything does."""
-        now = self._clock.now()
         if self._stopping:
             return Gate(Reason.STOPPING, "The service is shutting down.")
-        if self._breaker.is_open(now) and self._needs_agentkit(now):
-            return Gate(
-                Reason.BREAKER_OPEN,
-                "AgentKit failed several times in a row; it is tried again shortly.",
-                self._breaker_opened_at,
-                self._breaker.open_until,
-                spares_direct=self._engine.policy.mode is DispatchMode.AUTO,
-            )
+        if self._needs_agentkit():
+            spares_direct = self._engine.policy.mode is DispatchMode.AUTO
+            gate = self.upstream.gate(self._at_agentkit(), spares_direct)
+            if gate is not None:
+                return gate
         if len(self._posts) >= self._concurrency:
             return Gate(
                 Reason.DISPATCH_LIMIT,
@@ -163,131 +172,152 @@ class Dispatcher:
     def under_way(self) -> int:
         return len(self._posts)
 
-    @property
-    def breaker(self) -> Breaker:
-        return self._breaker
-
     # --- claiming -------------------------------------------------------------------------
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
-        now = self._clock.now()
         room = min(limit, self._concurrency - len(self._posts))
         only_direct = False
-        if self._needs_agentkit(now):
-            allowed = self._breaker.room(now, self._at_agentkit(), self._concurrency)
+        if self._needs_agentkit():
+            allowed = self.upstream.room(self._at_agentkit())
             only_direct = allowed == 0 and self._engine.policy.mode is DispatchMode.AUTO
             room = room if only_direct else min(room, allowed)
         if room <= 0:
             return ()
+        now = self._clock.now()
         return await self._storage.claim(self._owner, now, now + LEASE, room, only_direct)
 
     def _at_agentkit(self) -> int:
-        """How many messages are under way to AgentKit, or perhaps are: an agent may be slow."""
-        return len(self._posts) - sum(via is Delivery.DIRECT for via in self._routes.values())
+        return sum(post.via is Delivery.AGENTKIT for post in self._posts.values())
 
-    def _needs_agentkit(self, now: datetime) -> bool:
+    def _needs_agentkit(self) -> bool:
         """Whether tasks that have a choice would go through AgentKit now."""
         mode, known = self._engine.policy.mode, self._engine.forwarding
         if mode is DispatchMode.DIRECT:
             return False
         if mode is DispatchMode.AGENTKIT or known.state is not Forwards.DISPROVED:
             return True
-        return is_probe_due(known, now)
+        return is_probe_due(known, self._clock.now())
 
-    def _breaker_reopens(self) -> datetime | None:
-        until = self._breaker.open_until
-        return until if until is not None and until > self._clock.now() else None
+    def _next_look(self) -> datetime | None:
+        moments = [self.upstream.open_until]
+        if self._storage.durable:
+            moments.append(self._clock.now() + _LOOK_AGAIN)
+        return min((moment for moment in moments if moment), default=None)
 
     # --- sending --------------------------------------------------------------------------
 
     def _start(self, claim: Claim) -> asyncio.Task[None]:
         superseded = self._posts.get(claim.task.id)
         if superseded is not None:
-            superseded.cancel()
-        post = asyncio.create_task(self.dispatch_task(claim), name=f"dispatch {claim.task.id}")
+            superseded.cut_off()
+        via = self._route(claim)
+        is_agentkit = via is Delivery.AGENTKIT
+        post = Post(claim, via, probe=is_agentkit and self.upstream.is_on_trial)
+        if is_agentkit and not self.upstream.room(self._at_agentkit()):
+            work: Coroutine[Any, Any, None] = self._give_back(post)
+        else:
+            work = self._dispatch(post)
         self._posts[claim.task.id] = post
+        post.running = asyncio.create_task(work, name=f"dispatch {claim.task.id}")
+        post.running.add_done_callback(lambda done: self._finished(post, done))
         self._posting.set()
-        post.add_done_callback(lambda done: self._finished(claim.task.id, done))
-        return post
+        return post.running
 
-    def _finished(self, task_id: str, post: asyncio.Task[None]) -> None:
+    def _finished(self, post: Post, done: asyncio.Task[None]) -> None:
+        task_id = post.claim.task.id
         if self._posts.get(task_id) is post:
             del self._posts[task_id]
-            self._routes.pop(task_id, None)
         if not self._posts:
             self._posting.clear()
         self._wake.set()
-        if not post.cancelled() and (error := post.exception()) is not None:
+        if not done.cancelled() and (error := done.exception()) is not None:
             # The lease runs out and the task is taken back; nothing else is harmed.
             logger.error("A dispatch broke off.", exc_info=error, extra={"task_id": task_id})
 
     async def dispatch_task(self, claim: Claim) -> None:
         """Send one claimed task and tell the engine how that went."""
-        now = self._clock.now()
-        via = self._routes[claim.task.id] = self._route(claim, now)
-        probe = via is Delivery.AGENTKIT and self._breaker.ramp is not None
-        self._start_trace(claim, via)
-        try:
-            outcome = await self._send(claim, via, now)
-        except asyncio.CancelledError:
-            message = "The service stopped while the message was under way."
-            failure = Failure(FailureCode.OUTCOME_UNKNOWN, message, free=True)
-            self._tracer.end_trace(claim.task.id, failure.code.value)
-            await self._engine.task_outcome(claim, via, failure)
-            raise
-        status = outcome.code.value if isinstance(outcome, Failure) else "ok"
-        self._tracer.end_trace(claim.task.id, status)
-        if via is Delivery.AGENTKIT:
-            self._note(claim.task, outcome)
-        await self._engine.task_outcome(claim, via, outcome, probe)
+        await asyncio.wait([self._start(claim)])
 
-    def _start_trace(self, claim: Claim, via: Delivery) -> None:
-        task = claim.task
+    async def _dispatch(self, post: Post) -> None:
+        task = post.claim.task
         self._tracer.start_trace(
-            task.id, "dispatch", attempt=task.attempt, agentId=task.agent_id, via=via.value
+            task.id,
+            "dispatch",
+            attempt=task.attempt,
+            agentId=task.agent_id,
+            via=post.via.value,
+        )
+        outcome = await self._send_or_break_off(post)
+        post.sending = False
+        status = outcome.code.value if isinstance(outcome, Failure) else "ok"
+        self._tracer.end_trace(task.id, status)
+        await self._record(post, outcome)
+
+    async def _send_or_break_off(self, post: Post) -> Outcome:
+        try:
+            outcome = await self._send(post.claim, post.via)
+        except asyncio.CancelledError:
+            message = "The message was broken off while it was under way."
+            return Failure(FailureCode.OUTCOME_UNKNOWN, message, free=True)
+        if post.via is Delivery.AGENTKIT:
+            self.upstream.note(post.claim.task, outcome)
+        return outcome
+
+    async def _give_back(self, post: Post) -> None:
+        """The task has no way but AgentKit, which is given a rest."""
+        post.sending = False
+        until = self.upstream.open_until
+        pause = until - self._clock.now() if until else timedelta()
+        message = "AgentKit is given a rest, and the task has no other way to its agent."
+        pause = max(pause, timedelta(seconds=1))
+        failure = Failure(FailureCode.UNREACHABLE, message, free=True, retry_after=pause)
+        await self._record(post, failure)
+
+    async def _record(self, post: Post, outcome: Outcome) -> None:
+        """Write the outcome, whatever becomes of the one who waits for that."""
+        write = asyncio.create_task(self._write(post, outcome))
+        self._errands.add(write)
+        write.add_done_callback(self._errands.discard)
+        await asyncio.shield(write)
+
+    async def _write(self, post: Post, outcome: Outcome) -> None:
+        blamed = isinstance(outcome, Failure) and blames(post.claim.task, outcome)
+        probe = post.probe and blamed
+        for _ in range(_WRITE_TRIES):
+            try:
+                await self._engine.task_outcome(post.claim, post.via, outcome, probe)
+            except (StorageError, VersionConflictError) as error:
+                logger.warning("An outcome could not be written: %s", error.detail)
+                await self._pause(_STORAGE_PAUSE)
+            else:
+                return
+        logger.error(
+            "An outcome was given up; the task is dispatched again.",
+            extra={"task_id": post.claim.task.id},
         )
 
-    def _route(self, claim: Claim, now: datetime) -> Delivery:
-        known = self._engine.forwarding
+    async def _pause(self, duration: timedelta) -> None:
+        await self._clock.wait(asyncio.Event(), self._clock.now() + duration)
+
+    def _route(self, claim: Claim) -> Delivery:
+        known, now = self._engine.forwarding, self._clock.now()
         via = route(self._engine.policy.mode, known, claim.task, claim.agent, now)
-        if via is Delivery.AGENTKIT and is_probe_due(known, now):
+        tests_forwards = claim.task.message_type is MessageType.WORKFLOW_TASK
+        if via is Delivery.AGENTKIT and tests_forwards and is_probe_due(known, now):
             every = self._engine.policy.probe_interval
             self._engine.forwarding = after_probe(known, now, every)
         return via
 
-    async def _send(self, claim: Claim, via: Delivery, now: datetime) -> Outcome:
+    async def _send(self, claim: Claim, via: Delivery) -> Outcome:
         step = claim.session.definition.task(claim.task.step_id)
         deadline = run_deadline(claim.task, step, self._engine.policy)
         claim = replace(claim, task=replace(claim.task, run_deadline=deadline))
-        remaining = max(0.001, (deadline - now).total_seconds())
+        remaining = max(0.001, (deadline - self._clock.now()).total_seconds())
         if via is Delivery.DIRECT:
             return await self._courier.deliver(claim, remaining)
         if claim.task.message_type is MessageType.TOOL_INVOCATION:
             return await self._courier.run(claim, remaining)
         return await self._courier.run(claim, min(remaining, self._agentkit_timeout))
-
-    def _note(self, task: Task, outcome: Outcome) -> None:
-        """Keep the breaker; a tool that fails is not AgentKit's fault."""
-        if not isinstance(outcome, Failure) or outcome.code not in _AGENTKIT_AT_FAULT:
-            self._trust()
-            return
-        is_tool = task.message_type is MessageType.TOOL_INVOCATION
-        if not (is_tool and outcome.code is FailureCode.UPSTREAM_ERROR):
-            self._distrust(outcome)
-
-    def _trust(self) -> None:
-        self._breaker = self._breaker.succeeded(self._concurrency)
-        if self._breaker.ramp is None:
-            self._breaker_opened_at = None
-
-    def _distrust(self, failure: Failure) -> None:
-        now = self._clock.now()
-        was_open = self._breaker.is_open(now)
-        at_once = failure.code is FailureCode.UNAUTHORIZED
-        self._breaker = self._breaker.failed(now, at_once)
-        if self._breaker.is_open(now) and not was_open:
-            self._breaker_opened_at = self._breaker_opened_at or now
-            logger.warning("AgentKit is given a rest: %s", failure.message)
 
     # --- listening ------------------------------------------------------------------------
 
@@ -297,8 +327,8 @@ class Dispatcher:
         for task in change.abandoned:
             post = self._posts.get(task.id)
             if post is not None:
-                post.cancel()
-            via = self._routes.get(task.id, task.via)
+                post.cut_off()
+            via = post.via if post is not None else task.via
             errand = asyncio.create_task(self._tell_to_stop(task, via), name=f"cancel {task.id}")
             self._errands.add(errand)
             errand.add_done_callback(self._errands.discard)

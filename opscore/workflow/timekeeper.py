@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from opscore.exceptions import StorageError, VersionConflictError
@@ -46,9 +47,9 @@ class Timekeeper:
         """Decide everything that is due now; how many changes that made."""
         total = 0
         while due := await self._engine.storage.due(self._clock.now(), _BATCH):
-            changes = [await self._engine.task_due(task_id) for task_id in due.tasks]
-            changes += [await self._engine.session_due(session_id) for session_id in due.sessions]
-            changes += [await self._engine.agent_due(agent_id) for agent_id in due.agents]
+            changes = [await self._decide(self._engine.task_due, one) for one in due.tasks]
+            changes += [await self._decide(self._engine.session_due, one) for one in due.sessions]
+            changes += [await self._decide(self._engine.agent_due, one) for one in due.agents]
             made = sum(change is not None and change != Change() for change in changes)
             if not made:
                 break
@@ -56,6 +57,20 @@ class Timekeeper:
             await asyncio.sleep(0)
         return total
 
+    async def _decide(
+        self, decide: Callable[[str], Awaitable[Change | None]], record_id: str
+    ) -> Change | None:
+        """One record that keeps changing must not hold up all the others."""
+        try:
+            return await decide(record_id)
+        except VersionConflictError as error:
+            logger.warning("A timer is put off: %s", error.detail, extra={"record": record_id})
+            return None
+
     def _on_change(self, change: Change) -> None:
-        if change.may_ready or change.tasks:
+        """Anything that has a due time may be the next to be due."""
+        moments = [task.due_at for task in change.tasks]
+        moments += [session.due_at for session in change.sessions]
+        moments += [agent.due_at for agent in change.agents]
+        if any(moments):
             self._wake.set()

@@ -93,6 +93,8 @@ class AgentState:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
+    """`deregistered_at` is wall time: AgentKit's announcements are compared with it."""
+
     id: str
     name: str
     registered_at: datetime
@@ -104,6 +106,7 @@ class Agent:
     standing: Standing = Standing.REGISTERED
     standing_since: datetime | None = None
     standing_reason: str | None = None
+    deregistered_at: datetime | None = None
     hold: Hold | None = None
     state: AgentState | None = None
     last_seen_at: datetime | None = None

@@ -1,7 +1,10 @@
 """The engine: reads facts, has a decision made of them, writes the change, tells who listens."""
 
+import asyncio
 import logging
+import random
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -19,6 +22,7 @@ from opscore.models import (
     Policy,
     Registration,
     StateReport,
+    TaskFacts,
     TaskResult,
     WebhookReceipt,
     WorkflowDefinition,
@@ -28,6 +32,7 @@ from opscore.storage import Storage
 from opscore.workflow import decisions
 from opscore.workflow.decisions import Context, Registered
 from opscore.workflow.forwarding import Forwarding, Forwards, learn
+from opscore.workflow.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +41,9 @@ Listener = Callable[[Change], None]
 
 _TRIES = 10
 _EARLY_REPORT_AGE = timedelta(seconds=60)
+_EARLY_REPORT_SIZE = 16 * 1024
+# With others writing the same record, trying again at once would only meet them again.
+_LONGEST_PAUSE = 0.05
 
 
 class Engine:
@@ -47,6 +55,7 @@ class Engine:
         self.policy = policy
         self.forwarding = Forwarding()
         self._listeners: list[Listener] = []
+        self._turns = Turns()
 
     def subscribe(self, listener: Listener) -> None:
         """The listener is called after each applied change; it must not wait for anything."""
@@ -81,12 +90,19 @@ class Engine:
     async def agent_reported(self, report: StateReport) -> Change | None:
         """None when the agent is unknown; the report is kept for a registration that follows."""
         task_id = decisions.named_task(report.details)
-        change = await self._change(
-            lambda: self.storage.agent_facts(report.agent_id, task_id),
-            lambda facts, ctx: decisions.on_state_report(facts, report, ctx),
-        )
+        # One after the other for each agent: they would only conflict, and none may be lost.
+        await self._turns.enter(report.agent_id)
+        try:
+            change = await self._change(
+                lambda: self.storage.agent_facts(report.agent_id, task_id),
+                lambda facts, ctx: decisions.on_state_report(facts, report, ctx),
+            )
+        finally:
+            self._turns.leave(report.agent_id)
         if change is None:
-            await self.storage.keep_early_report(report, self.clock.now())
+            large = report.size > _EARLY_REPORT_SIZE
+            early = replace(report, details={}) if large else report
+            await self.storage.keep_early_report(early, self.clock.now())
         return change
 
     # --- sessions -------------------------------------------------------------------------
@@ -159,7 +175,14 @@ class Engine:
         return await self.change_agent(agent_id, decisions.on_agent_due)
 
     async def task_stranded(self, task_id: str) -> Change | None:
-        return await self._change(lambda: self.storage.task_facts(task_id), decisions.on_stranded)
+        async def read() -> tuple[TaskFacts, Agent | None] | None:
+            facts = await self.storage.task_facts(task_id)
+            if facts is None:
+                return None
+            wanted = await self.storage.agent(facts.task.wanted_agent or "")
+            return facts, wanted.agent if wanted else None
+
+        return await self._change(read, lambda both, ctx: decisions.on_stranded(*both, ctx))
 
     # --- workflows ------------------------------------------------------------------------
 
@@ -203,6 +226,7 @@ class Engine:
             change = decide(facts, self._context())
             if change == Change() or await self._applied(change):
                 return change
+            await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE))
         raise _kept_changing()
 
     def _context(self) -> Context:

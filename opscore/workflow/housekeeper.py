@@ -56,8 +56,10 @@ class Housekeeper:
 
     async def fail_stranded(self) -> None:
         """A task for a deregistered agent must not wait for ever."""
-        for task_id in await self._engine.storage.stranded(_BATCH):
-            await self._engine.task_stranded(task_id)
+        while stranded := await self._engine.storage.stranded(_BATCH):
+            for task_id in stranded:
+                await self._engine.task_stranded(task_id)
+            await asyncio.sleep(0)
 
     async def _lose_silent(self) -> None:
         threshold = self._engine.policy.silence_threshold

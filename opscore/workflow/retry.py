@@ -6,6 +6,8 @@ from datetime import timedelta
 from opscore.models import Backoff, Failure, RetryPolicy, Task
 
 _LONGEST_EXPONENT = 32
+# What costs no retry ends only when the other side mends: without a pause it would be a storm.
+_SHORTEST_FREE = timedelta(milliseconds=100)
 
 
 def may_retry(policy: RetryPolicy, task: Task, failure: Failure) -> bool:
@@ -19,7 +21,9 @@ def retry_delay(policy: RetryPolicy, task: Task, failure: Failure) -> timedelta:
     if failure.retry_after is not None:
         return failure.retry_after
     delay = backoff(policy, max(1, task.attempt))
-    return delay * _draw(f"{task.id}/{task.attempt}") if policy.jitter else delay
+    if policy.jitter:
+        delay *= _draw(f"{task.id}/{task.attempt}")
+    return max(delay, _SHORTEST_FREE) if failure.free else delay
 
 
 def backoff(policy: RetryPolicy, attempt: int) -> timedelta:

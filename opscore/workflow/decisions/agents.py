@@ -113,9 +113,9 @@ def _is_old_news(agent: Agent, registration: Registration) -> bool:
     """An announcement made before the agent was deregistered does not bring it back."""
     return (
         agent.standing is Standing.DEREGISTERED
-        and agent.standing_since is not None
+        and agent.deregistered_at is not None
         and registration.registration_time is not None
-        and registration.registration_time <= agent.standing_since
+        and registration.registration_time <= agent.deregistered_at
     )
 
 
@@ -142,6 +142,7 @@ def deregister_agent(agent: Agent, ctx: Context, receipt: WebhookReceipt | None 
     """No new tasks from now on; what is running may finish by its deadline."""
     draft = Draft(ctx)
     if agent.standing is not Standing.DEREGISTERED:
+        agent = draft.agent(agent, deregistered_at=ctx.wall)
         _set_standing(draft, agent, Standing.DEREGISTERED, EventType.AGENT_DEREGISTERED, None)
     return replace(draft.change(), receipt=receipt)
 

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from opscore.models import (
+    Agent,
     Change,
     Delivery,
     DispatchMode,
@@ -12,6 +13,7 @@ from opscore.models import (
     MessageType,
     SessionFacts,
     SessionStatus,
+    Standing,
     Task,
     TaskFacts,
     TaskStatus,
@@ -125,10 +127,11 @@ def on_session_due(facts: SessionFacts, ctx: Context) -> Change:
     return draft.change()
 
 
-def on_stranded(facts: TaskFacts, ctx: Context) -> Change:
-    """The only agent that could do the task was deregistered."""
+def on_stranded(facts: TaskFacts, wanted: Agent | None, ctx: Context) -> Change:
+    """The only agent that could do the task was deregistered, unless it is back by now."""
     draft = Draft(ctx)
-    if facts.task.status.waiting:
+    is_gone = wanted is not None and wanted.standing is Standing.DEREGISTERED
+    if is_gone and facts.task.status.waiting and facts.task.wanted_agent is not None:
         message = "The agent that the task was for was deregistered."
         failure = Failure(FailureCode.AGENT_GONE, message, terminal=True)
         handle_task_failure(draft, facts.task, facts.session, failure)

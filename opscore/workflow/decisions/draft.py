@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import orjson
+
 from opscore.models import Agent, Change, Event, EventType, Task, WorkflowSession, slots
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.transitions import check_session, check_task
@@ -69,6 +71,11 @@ class Draft:
         **data: Any,
     ) -> None:
         self._events.append(Event(type_, self.ctx.now, agent_id, session_id, task_id, data))
+
+    def bounded(self, value: Any) -> Any:
+        """What an event may hold of a value that came from outside; the record has it whole."""
+        size = len(orjson.dumps(value))
+        return value if size <= self.ctx.policy.history_details_limit else {"omittedBytes": size}
 
     def task_event(self, type_: EventType, task: Task, **data: Any) -> None:
         self.event(

@@ -67,7 +67,7 @@ def on_outcome(
             _accept(draft, facts, task)
         case Answered(result):
             _note_delivered(draft, facts, task)
-            _release(draft, facts)
+            _note_answer(draft, facts)
             complete_task(draft, task, facts.session, result)
         case Failure():
             _fail(draft, facts, task, replace(outcome, free=outcome.free or probe))
@@ -129,11 +129,18 @@ def _note_delivered(draft: Draft, facts: TaskFacts, task: Task) -> None:
         draft.forwarding_works = False
 
 
-def _release(draft: Draft, facts: TaskFacts) -> None:
-    """An agent that answered a task counts as available again."""
-    agent = facts.agent
-    if agent and agent.hold and agent.hold.reason is HoldReason.REPORTED_ACTIVE:
-        draft.agent(draft.latest(agent), hold=None)
+def _note_answer(draft: Draft, facts: TaskFacts) -> None:
+    """An agent that answered a task is alive, and counts as available again."""
+    if facts.agent is None:
+        return
+    agent = draft.latest(facts.agent)
+    says_busy = agent.hold is not None and agent.hold.reason is HoldReason.REPORTED_ACTIVE
+    draft.agent(
+        agent,
+        last_seen_at=draft.ctx.now,
+        missed_deadlines=0,
+        hold=None if says_busy else agent.hold,
+    )
 
 
 def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure) -> None:

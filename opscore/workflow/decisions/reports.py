@@ -77,7 +77,7 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
     if subject is None or settled.repeated or (settled.out_of_order and not by_id):
         record_state(draft, facts, report, settled, None)
         return draft.change()
-    attempt = named_attempt(report.details)
+    attempt = named_attempt(report.details) if by_id else None
     current = _is_current(subject.task, facts.agent.id, attempt)
     record_state(draft, facts, report, settled, subject.task if current else None)
     effect = _effect(word, subject.task, by_id, attempt)
@@ -220,7 +220,7 @@ def on_heartbeat(facts: TaskFacts, progress: Any, attempt: int | None, ctx: Cont
     _learn(draft, task)
     if progress is not None:
         task = draft.task(task, progress=progress)
-        draft.task_event(EventType.TASK_HEARTBEAT, task, progress=progress)
+        draft.task_event(EventType.TASK_HEARTBEAT, task, progress=draft.bounded(progress))
     _mark_active(draft, task, facts.session)
     _touch_agent(draft, facts)
     return draft.change()
@@ -250,8 +250,8 @@ def _note_late(draft: Draft, task: Task, agent_id: str | None, said: str) -> Non
 def _result(details: Mapping[str, Any]) -> Any:
     if "result" in details:
         return details["result"]
-    ids = (*TASK_ID_KEYS, *ATTEMPT_KEYS)
-    return {key: value for key, value in details.items() if key not in ids}
+    ours = (*TASK_ID_KEYS, *ATTEMPT_KEYS) if named_task(details) else ()
+    return {key: value for key, value in details.items() if key not in ours}
 
 
 def _error(details: Mapping[str, Any]) -> Any:

@@ -75,8 +75,8 @@ def record_state(
         draft.event(EventType.AGENT_RETURNED, agent_id=agent.id)
     if not settled.out_of_order and not settled.repeated:
         changes["state"] = _state(draft, report, word, settled)
-        # An error of a named task speaks of that task, even when it is too late to count.
-        is_of_task = word is StateWord.ERROR and facts.named is not None
+        # What is said of a named task speaks of that task, even when it is too late to count.
+        is_of_task = facts.named is not None
         has_work = task is not None or bool(facts.in_flight) or is_of_task
         changes["hold"] = _hold(agent, word, has_work, draft.ctx)
     draft.agent(draft.latest(agent), **changes)

@@ -195,7 +195,7 @@ def handle_task_failure(
     draft: Draft, task: Task, session: WorkflowSession, failure: Failure
 ) -> None:
     """One attempt failed: try again, fall back, or end the session."""
-    draft.task_event(EventType.TASK_ATTEMPT_FAILED, task, **describe(failure))
+    draft.task_event(EventType.TASK_ATTEMPT_FAILED, task, **_described(draft, failure))
     step = session.definition.task(task.step_id)
     if may_retry(step.retry, task, failure):
         retry_task(draft, task, session, failure)
@@ -221,14 +221,20 @@ def retry_task(draft: Draft, task: Task, session: WorkflowSession, failure: Fail
         EventType.TASK_RETRY, task, retries=retries, free=failure.free, until=until.isoformat()
     )
     schedule_task(
-        draft, task, until, retries=retries, preferred_agent=None, error=describe(failure)
+        draft,
+        task,
+        until,
+        retries=retries,
+        preferred_agent=None,
+        direct_next=False,
+        error=describe(failure),
     )
     _session_waits(draft, session)
 
 
 def requeue(draft: Draft, facts: TaskFacts, failure: Failure, **changes: Any) -> None:
     """The attempt came to nothing, but that costs no retry: the task waits for an agent again."""
-    draft.task_event(EventType.TASK_ATTEMPT_FAILED, facts.task, **describe(failure))
+    draft.task_event(EventType.TASK_ATTEMPT_FAILED, facts.task, **_described(draft, failure))
     enqueue_task(draft, facts.task, facts.session, error=describe(failure), **changes)
     _session_waits(draft, facts.session)
 
@@ -272,7 +278,7 @@ def _fail_task(draft: Draft, task: Task, session: WorkflowSession, failure: Fail
     session = draft.session(
         session, status=SessionStatus.FAILED, error=error, ended_at=draft.ctx.now
     )
-    draft.session_event(EventType.SESSION_FAILED, session, error=error)
+    draft.session_event(EventType.SESSION_FAILED, session, error=draft.bounded(error))
 
 
 def _end_failed(draft: Draft, task: Task, failure: Failure) -> None:
@@ -303,6 +309,11 @@ def describe(failure: Failure) -> dict[str, Any]:
         "error": failure.error,
     }
     return {key: value for key, value in shown.items() if value is not None}
+
+
+def _described(draft: Draft, failure: Failure) -> dict[str, Any]:
+    """The same for events, which are many and must stay small."""
+    return {key: draft.bounded(value) for key, value in describe(failure).items()}
 
 
 # --- ending early -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from opscore.exceptions import StorageError, VersionConflictError
+from opscore.ids import task_id
 from opscore.lifecycle import Lifecycle, Limits, Trigger
 from opscore.models import (
     Accepted,
@@ -39,8 +40,6 @@ from opscore.workflow.housekeeper import Housekeeper
 from opscore.workflow.timekeeper import Timekeeper
 from tests.builders import definition
 from tests.fakes import ManualClock, settle
-
-_ROUNDS = 200_000
 
 
 class Moody(MemoryStorage):
@@ -210,12 +209,11 @@ class House:
             seconds -= step
             await settle(50)
 
-    async def until(self, true: Callable[[], bool]) -> None:
-        for _ in range(_ROUNDS):
-            if true():
-                return
-            await asyncio.sleep(0)
-        raise AssertionError("it never came true")
+    async def eventually(self, true: Callable[[], bool], seconds: float = 5) -> None:
+        """For the few waits that are real time, whatever the clock says."""
+        async with asyncio.timeout(seconds):
+            while not true():  # noqa: ASYNC110 - what it waits for sets no event
+                await asyncio.sleep(0.001)
 
     # --- acting ---------------------------------------------------------------------------
 
@@ -246,9 +244,12 @@ class House:
         page = await self.storage.tasks(TaskFilter(session_id=session_id), None, 100_000)
         return list(reversed(page.items))
 
-    async def task(self, session_id: str | None = None) -> Task:
-        """The newest task."""
-        return (await self.tasks(session_id))[-1]
+    async def task(self, session_id: str | None = None, step_id: str = "one") -> Task:
+        """The task of a session's step; without a session there must be only one task."""
+        if session_id is not None:
+            return await self.lifecycle.get_task(task_id(session_id, step_id))
+        (only,) = await self.tasks()
+        return only
 
     async def events(self, type_: EventType | None = None) -> list[Event]:
         where = EventFilter(type=type_.value if type_ else None)

@@ -11,6 +11,7 @@ from opscore.models import (
     Failure,
     FailureCode,
     MessageType,
+    Outcome,
     Policy,
     RetryPolicy,
     SessionStatus,
@@ -21,7 +22,7 @@ from opscore.workflow.queue import Reason
 from tests.builders import at, step
 from tests.fakes import settle
 from tests.service.conftest import Builder
-from tests.service.house import Moody, Switchboard
+from tests.service.house import Call, Moody, Switchboard
 
 THROUGH_AGENTKIT = Policy(mode=DispatchMode.AGENTKIT, start_timeout=None)
 DIRECT = Policy(mode=DispatchMode.DIRECT, start_timeout=None)
@@ -180,6 +181,42 @@ async def test_F64_an_outcome_is_written_once_the_storage_is_back(
     assert house.dispatcher.under_way == 0
     assert [call.claim.task.attempt for call in courier.calls] == [1]
     assert (await house.task()).accepted_at is not None
+
+
+async def test_F4_an_outcome_that_is_lost_is_made_up_for_by_the_lease(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, courier = Moody(), Switchboard()
+    house = await build(courier, storage=storage)
+    await house.register()
+    await house.trigger()
+    storage.away = True
+    await courier.answer()
+    await house.pass_time(20)
+    assert "An outcome was given up" in caplog.text
+    assert house.dispatcher.under_way == 0
+    storage.away = False
+    await house.pass_time(7)
+    assert [call.claim.task.attempt for call in courier.calls] == [1, 2]
+    task = await house.task()
+    assert (task.lost_leases, task.retries) == (1, 0)
+
+
+async def test_an_unforeseen_error_harms_one_dispatch_alone(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def answer(call: Call) -> Outcome:
+        if call.claim.task.attempt == 1:
+            raise ZeroDivisionError
+        return Answered(1)
+
+    house = await build(Switchboard(always=answer))
+    await house.register()
+    session = await house.trigger()
+    assert "A dispatch broke off." in caplog.text
+    assert house.dispatcher.under_way == 0
+    await house.pass_time(21)
+    assert (await house.session(session.id)).status is SessionStatus.COMPLETED
 
 
 async def test_claiming_goes_on_when_the_storage_is_back(

@@ -1,0 +1,191 @@
+"""Mode auto: what is learned of AgentKit's forwards, and which way tasks go for it."""
+
+from datetime import timedelta
+
+import pytest
+
+from opscore.models import (
+    Accepted,
+    Answered,
+    Delivery,
+    DispatchMode,
+    EventType,
+    Failure,
+    FailureCode,
+    MessageType,
+    Policy,
+    SessionStatus,
+    StateReport,
+    TaskResult,
+    TaskStatus,
+)
+from opscore.workflow.forwarding import Forwards
+from tests.builders import step
+from tests.fakes import settle
+from tests.service.conftest import Builder
+from tests.service.house import House, Switchboard
+
+AGENTKIT, DIRECT = Delivery.AGENTKIT, Delivery.DIRECT
+
+
+async def hear(house: House, word: str, task_id: str | None = None) -> None:
+    details = {"opscore_task_id": task_id} if task_id else {}
+    await house.lifecycle.set_state(StateReport("a1", word, details))
+    await settle(50)
+
+
+async def finish(house: House, session_id: str) -> None:
+    task = await house.task(session_id)
+    await house.lifecycle.report_result(task.id, TaskResult(True, result="done"))
+    await settle(50)
+
+
+async def losing_house(build: Builder, courier: Switchboard) -> House:
+    """AgentKit takes every message and delivers none; that has just been learned."""
+    house = await build(courier)
+    await house.register(concurrency=9)
+    courier.always = Accepted()
+    first = await house.trigger()
+    await house.pass_time(10)
+    await finish(house, first.id)
+    assert house.engine.forwarding.state is Forwards.DISPROVED
+    return house
+
+
+async def test_F36_after_accepted_and_silence_the_task_goes_direct(build: Builder) -> None:
+    courier = Switchboard(always=Accepted())
+    house = await build(courier)
+    await house.register()
+    session = await house.trigger()
+    await house.pass_time(9.5, step=0.5)
+    assert courier.routes == [AGENTKIT]
+    await house.pass_time(0.5)
+    assert courier.routes == [AGENTKIT, DIRECT]
+    first, second = courier.calls
+    assert first.task_id == second.task_id
+    assert second.claim.task.attempt == 2
+    assert (second.claim.task.retries, second.claim.agent.id) == (0, "a1")
+    await finish(house, session.id)
+    assert (await house.session(session.id)).status is SessionStatus.COMPLETED
+
+
+async def test_the_following_tasks_go_direct_at_once(build: Builder) -> None:
+    courier = Switchboard()
+    house = await losing_house(build, courier)
+    for _ in range(3):
+        await house.trigger()
+    assert courier.routes == [AGENTKIT, DIRECT, DIRECT, DIRECT, DIRECT]
+    await house.pass_time(60)
+    assert len(courier.calls) == 5
+    (event,) = await house.events(EventType.DELIVERY_LEARNED)
+    assert event.data == {"forwards": "disproved", "before": "unknown"}
+
+
+async def test_every_ten_minutes_one_task_tries_agentkit_out(build: Builder) -> None:
+    courier = Switchboard()
+    house = await losing_house(build, courier)
+    courier.calls.clear()
+    await house.pass_time(599, step=1)
+    last = await house.trigger()
+    await house.pass_time(1)
+    sessions = [last, *[await house.trigger() for _ in range(3)]]
+    assert courier.routes == [DIRECT, AGENTKIT, DIRECT, DIRECT]
+    await house.pass_time(10)
+    assert courier.routes[4:] == [DIRECT]
+    for session in sessions:
+        await finish(house, session.id)
+    assert house.engine.forwarding.state is Forwards.DISPROVED
+    await house.pass_time(590, step=10)
+    sessions = [await house.trigger() for _ in range(2)]
+    assert courier.routes[5:] == [DIRECT, DIRECT]
+    for session in sessions:
+        await finish(house, session.id)
+    await house.pass_time(10)
+    await house.trigger()
+    assert courier.routes[7:] == [AGENTKIT]
+    assert len(await house.events(EventType.DELIVERY_LEARNED)) == 1
+
+
+async def test_a_mended_agentkit_is_noticed(build: Builder) -> None:
+    courier = Switchboard()
+    house = await losing_house(build, courier)
+    await house.pass_time(600, step=10)
+    courier.calls.clear()
+    probe = await house.trigger()
+    task = await house.task(probe.id)
+    await hear(house, "active", task.id)
+    assert house.engine.forwarding.state is Forwards.PROVED
+    await house.trigger()
+    assert courier.routes == [AGENTKIT, AGENTKIT]
+    learned = await house.events(EventType.DELIVERY_LEARNED)
+    assert [event.data["forwards"] for event in learned] == ["disproved", "proved"]
+
+
+async def test_a_sign_of_life_after_a_forward_proves_it(build: Builder) -> None:
+    courier = Switchboard(always=Accepted())
+    house = await build(courier)
+    await house.register()
+    session = await house.trigger()
+    await hear(house, "BUSY")
+    assert house.engine.forwarding.state is Forwards.PROVED
+    await hear(house, "IDLE")
+    assert (await house.session(session.id)).status is SessionStatus.COMPLETED
+    assert courier.routes == [AGENTKIT]
+
+
+async def test_silence_that_no_direct_delivery_follows_disproves_nothing(build: Builder) -> None:
+    unreachable = Failure(FailureCode.UNREACHABLE, "The connection was refused.")
+    courier = Switchboard(always=lambda call: Accepted() if call.via is AGENTKIT else unreachable)
+    house = await build(courier)
+    await house.register()
+    await house.trigger()
+    await house.pass_time(10)
+    assert courier.routes[:2] == [AGENTKIT, DIRECT]
+    assert house.engine.forwarding.state is Forwards.UNKNOWN
+
+
+async def test_an_agent_without_an_endpoint_is_only_reached_by_agentkit(build: Builder) -> None:
+    courier = Switchboard()
+    house = await losing_house(build, courier)
+    await house.register("a2", contact_endpoint=None)
+    courier.calls.clear()
+    await house.trigger(agent_id="a2")
+    await house.pass_time(30)
+    assert set(courier.routes) == {AGENTKIT}
+    assert len(courier.calls) > 1
+
+
+async def test_tools_always_go_through_agentkit(build: Builder) -> None:
+    courier = Switchboard()
+    house = await losing_house(build, courier)
+    courier.calls.clear()
+    courier.always = Answered({"result": 3})
+    tool = step("one", message_type=MessageType.TOOL_INVOCATION, tool_name="calc")
+    session = await house.trigger(tool)
+    assert courier.routes == [AGENTKIT]
+    assert (await house.session(session.id)).output == {"result": 3}
+
+
+@pytest.mark.parametrize(
+    ("mode", "via"), [(DispatchMode.AGENTKIT, AGENTKIT), (DispatchMode.DIRECT, DIRECT)]
+)
+async def test_other_modes_know_one_way(build: Builder, mode: DispatchMode, via: Delivery) -> None:
+    courier = Switchboard(always=Accepted())
+    policy = Policy(mode=mode, start_timeout=timedelta(seconds=10))
+    house = await build(courier, policy)
+    await house.register()
+    await house.trigger()
+    await house.pass_time(40)
+    assert set(courier.routes) == {via}
+    assert house.engine.forwarding.state is Forwards.UNKNOWN
+
+
+async def test_a_start_deadline_of_zero_waits_for_the_run_deadline(build: Builder) -> None:
+    courier = Switchboard(always=Accepted())
+    house = await build(courier)
+    await house.register()
+    await house.trigger(step("one", start_timeout=timedelta(0)))
+    await house.pass_time(60)
+    assert courier.routes == [AGENTKIT]
+    task = await house.task()
+    assert (task.status, task.start_deadline) == (TaskStatus.DISPATCHED, None)

@@ -1,0 +1,158 @@
+"""The housekeeper: forgetting, stranded tasks, silent agents, and a blocked event loop."""
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from opscore.models import (
+    Answered,
+    Change,
+    EventType,
+    Policy,
+    Retention,
+    SessionStatus,
+    Standing,
+    StateReport,
+    TaskStatus,
+)
+from opscore.workflow.decisions import deregister_agent
+from tests.builders import step
+from tests.fakes import settle
+from tests.service.conftest import Builder
+from tests.service.house import Moody, Switchboard
+
+DAY = 86400.0
+
+
+# --- forgetting -------------------------------------------------------------------------------
+
+
+async def test_F17_what_ended_long_ago_is_forgotten_and_that_is_told(build: Builder) -> None:
+    house = await build(Switchboard(always=Answered(1)))
+    await house.register()
+    for _ in range(3):
+        await house.trigger()
+    await house.lifecycle.drain_agent("a1")
+    waiting = await house.trigger()
+    await house.pass_time(8 * DAY, step=DAY)
+    await house.housekeeper.round()
+    counts = await house.storage.counts()
+    assert (counts.sessions, counts.tasks, counts.agents) == (1, 1, 1)
+    assert (await house.session(waiting.id)).status is SessionStatus.PENDING
+    (event,) = await house.events(EventType.STORAGE_PRUNED)
+    assert (event.data["sessions"], event.data["tasks"]) == (3, 3)
+    assert event.data["events"] > 0
+
+
+async def test_F17_batch_after_batch_until_the_bound_is_kept(build: Builder) -> None:
+    retention = Retention(ended_sessions=2, batch=3)
+    house = await build(Switchboard(always=Answered(1)), retention=retention)
+    await house.register()
+    for _ in range(12):
+        await house.trigger()
+    await house.housekeeper.round()
+    assert (await house.storage.counts()).sessions == 2
+    (event,) = await house.events(EventType.STORAGE_PRUNED)
+    assert event.data == {"sessions": 10, "tasks": 10}
+
+
+async def test_nothing_to_forget_is_not_worth_a_word(build: Builder) -> None:
+    house = await build()
+    await house.register()
+    await house.trigger()
+    await house.housekeeper.round()
+    assert await house.events(EventType.STORAGE_PRUNED) == []
+
+
+# --- stranded ---------------------------------------------------------------------------------
+
+
+async def test_F62_tasks_of_a_deregistered_agent_fail(build: Builder) -> None:
+    house = await build(running=False)
+    await house.register()
+    await house.register("a2")
+    queued = await house.trigger()
+    delayed = await house.trigger(step("one", delay=timedelta(hours=1)))
+    other = await house.trigger(agent_id="a2")
+    await house.engine.change_agent("a1", deregister_agent)
+    await house.housekeeper.round()
+    for session in (queued, delayed):
+        failed = await house.session(session.id)
+        assert failed.status is SessionStatus.FAILED
+        assert failed.error is not None
+        assert failed.error["code"] == "agent_gone"
+    assert (await house.session(other.id)).status is SessionStatus.PENDING
+
+
+async def test_F62_a_running_task_may_finish_after_its_agent_left(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier)
+    await house.register()
+    session = await house.trigger(step("one"), step("two"))
+    await courier.answer()
+    await house.lifecycle.deregister_agent("a1")
+    await house.housekeeper.round()
+    task = await house.task()
+    assert task.status is TaskStatus.DISPATCHED
+    await house.lifecycle.set_state(StateReport("a1", "finished", {"taskId": task.id}))
+    assert (await house.task(session.id)).status is TaskStatus.COMPLETED
+    assert (await house.task(session.id, "two")).status is TaskStatus.QUEUED
+    await house.housekeeper.round()
+    assert (await house.session(session.id)).status is SessionStatus.FAILED
+    assert len(courier.calls) == 1
+
+
+# --- silent agents ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("threshold", "standing"), [(None, "registered"), (60, "lost")])
+async def test_agents_that_heartbeat_may_be_lost_by_their_silence(
+    build: Builder, threshold: float | None, standing: str
+) -> None:
+    limit = None if threshold is None else timedelta(seconds=threshold)
+    house = await build(policy=Policy(silence_threshold=limit))
+    await house.register("quiet")
+    await house.register("lively")
+    await house.pass_time(50, step=10)
+    await house.lifecycle.set_state(StateReport("lively", "idle"))
+    await house.pass_time(15, step=5)
+    await house.housekeeper.round()
+    assert (await house.lifecycle.get_agent("quiet")).agent.standing.value == standing
+    assert (await house.lifecycle.get_agent("lively")).agent.standing is Standing.REGISTERED
+    await house.lifecycle.set_state(StateReport("quiet", "idle"))
+    assert (await house.lifecycle.get_agent("quiet")).agent.standing is Standing.REGISTERED
+
+
+# --- running ----------------------------------------------------------------------------------
+
+
+async def test_it_makes_its_rounds_and_outlasts_a_storage_that_is_away(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = Moody()
+    retention = Retention(ended_sessions=0)
+    house = await build(Switchboard(always=Answered(1)), storage=storage, retention=retention)
+    await house.register()
+    await house.trigger()
+    storage.away = True
+    running = house.spawn(house.housekeeper.run())
+    await house.eventually(lambda: "Housekeeping is put off" in caplog.text)
+    storage.away = False
+    pruned: list[Change] = []
+    house.engine.subscribe(pruned.append)
+    await house.eventually(lambda: bool(pruned))
+    assert not running.done()
+    assert (await house.storage.counts()).sessions == 0
+
+
+async def test_F16_a_blocked_event_loop_is_measured_and_warned_of(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = await build()
+    house.spawn(house.housekeeper.run())
+    await settle(5)
+    time.sleep(1.1)  # noqa: ASYNC251 - blocking the loop is what is tested
+    await house.eventually(lambda: house.housekeeper.worst_lag > 1)
+    assert house.housekeeper.worst_lag < 5
+    assert "The event loop was blocked for 1." in caplog.text

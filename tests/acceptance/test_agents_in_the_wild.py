@@ -48,20 +48,6 @@ async def world(opscore: Service, kit_port: int) -> AsyncIterator[World]:
         yield world
 
 
-@pytest.fixture(scope="module")
-def direct_opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    settings = {"OPSCORE_DISPATCH_MODE": "direct"}
-    with service(tmp_path_factory.mktemp("direct-mode"), settings) as running:
-        yield running
-
-
-@pytest.fixture
-async def direct_world(direct_opscore: Service) -> AsyncIterator[World]:
-    """In mode direct, without any AgentKit."""
-    async with world_around(direct_opscore, 0) as world:
-        yield world
-
-
 def a_capability() -> str:
     """One that no other test has, since they share the service."""
     return f"skill-{uuid4().hex[:8]}"

@@ -89,7 +89,7 @@ def test_agents_arrive_through_agentkit_and_share_a_workflow(client: httpx.Clien
     )
     tasks = client.get(f"{path}/tasks").raise_for_status().json()["items"]
     assert session["status"] == "completed", session
-    assert [task["agentId"] for task in tasks] == [
+    assert [task["agentId"] for task in reversed(tasks)] == [
         agents["research"]["agentId"],
         agents["writer"]["agentId"],
     ]

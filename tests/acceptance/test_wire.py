@@ -300,6 +300,37 @@ async def test_F93_a_report_without_the_key_is_refused(opscore: Service, key: st
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
+# --- what goes out -------------------------------------------------------------------------------
+
+
+async def test_the_message_to_agentkit_and_what_reaches_the_agent(world: World) -> None:
+    """The base URL of this service ends in /v1, and everything of ours is inside the payload."""
+    kit = await world.agentkit()
+    agent = await world.agent("wire")
+    session = await world.run(agent, echo_step("only", name="The only one"), topic="tides")
+    [task] = await world.tasks(session["sessionId"])
+    [entry] = [one for one in kit.received.after() if one.agent_id == agent.agent_id]
+    message = entry.body
+    payload = message.pop("payload")
+    assert entry.path == f"/v1/agents/{agent.agent_id}/run"
+    assert message == {
+        "senderId": "opscore_system_id",
+        "messageType": "workflow_task",
+        "task_name": "The only one",
+        "opscore_session_id": session["sessionId"],
+        "opscore_task_id": task["taskId"],
+        "sessionContext": {"sessionId": session["sessionId"], "priorMessages": []},
+    }
+    assert payload["task_name"] == "The only one"
+    assert payload["task_parameters"] == {"step": "only", "topic": "tides"}
+    assert payload["attempt"] == 1
+    assert datetime.fromisoformat(payload["deadline"]) > datetime.now(UTC)
+    [arrived] = sent_to(agent)
+    assert arrived["payload"] == payload
+    assert arrived["opscore_task_id"] == task["taskId"]
+    assert session["output"] == {"echo": payload["task_parameters"]}
+
+
 # --- workflows -----------------------------------------------------------------------------------
 
 IN_THE_WILD = {
@@ -376,34 +407,3 @@ async def test_health_needs_no_key(opscore: Service) -> None:
     async with httpx.AsyncClient(base_url=opscore.url, trust_env=False, verify=False) as stranger:
         answer = await stranger.get("/health")
     assert (answer.status_code, answer.json()["status"]) == (200, "ok")
-
-
-# --- what goes out -------------------------------------------------------------------------------
-
-
-async def test_the_message_to_agentkit_and_what_reaches_the_agent(world: World) -> None:
-    """The base URL of this service ends in /v1, and everything of ours is inside the payload."""
-    kit = await world.agentkit()
-    agent = await world.agent("wire")
-    session = await world.run(agent, echo_step("only", name="The only one"), topic="tides")
-    [task] = await world.tasks(session["sessionId"])
-    [entry] = [entry for entry in kit.received.after() if entry.path.endswith("/run")]
-    message = entry.body
-    payload = message.pop("payload")
-    assert entry.path == f"/v1/agents/{agent.agent_id}/run"
-    assert message == {
-        "senderId": "opscore_system_id",
-        "messageType": "workflow_task",
-        "task_name": "The only one",
-        "opscore_session_id": session["sessionId"],
-        "opscore_task_id": task["taskId"],
-        "sessionContext": {"sessionId": session["sessionId"], "priorMessages": []},
-    }
-    assert payload["task_name"] == "The only one"
-    assert payload["task_parameters"] == {"step": "only", "topic": "tides"}
-    assert payload["attempt"] == 1
-    assert datetime.fromisoformat(payload["deadline"]) > datetime.now(UTC)
-    [arrived] = sent_to(agent)
-    assert arrived["payload"] == payload
-    assert arrived["opscore_task_id"] == task["taskId"]
-    assert session["output"] == {"echo": payload["task_parameters"]}

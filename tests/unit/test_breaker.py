@@ -105,3 +105,11 @@ def test_whatever_happens_it_opens_for_a_bounded_time(steps: list[tuple[bool, bo
         breaker = breaker.succeeded(LIMIT) if succeeds else breaker.failed(at(now), at_once)
         assert 0 <= breaker.room(at(now), 0, LIMIT) <= LIMIT
         assert breaker.room(at(now + 30), 0, LIMIT) >= 1
+
+
+@pytest.mark.parametrize(("limit", "successes"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)])
+def test_the_ramp_ends_where_it_reaches_the_limit(limit: int, successes: int) -> None:
+    breaker, needed = failed(5), 0
+    while breaker.ramp is not None:
+        breaker, needed = breaker.succeeded(limit), needed + 1
+    assert needed == successes

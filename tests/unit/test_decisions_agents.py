@@ -195,7 +195,8 @@ def test_a_draining_agent_goes_on_draining() -> None:
 def test_F59_an_old_announcement_does_not_bring_an_agent_back(
     announced: float | None, ignored: bool
 ) -> None:
-    gone = agent(standing=Standing.DEREGISTERED, standing_since=at(-9))
+    gone = deregister_agent(agent(), context(3600, wall=-9)).agents[0]
+    assert gone.deregistered_at == at(-9)
     moment = None if announced is None else at(announced)
     registered = register(gone, registration_time=moment)
     assert (registered.ignored, registered.created) == (ignored, False)
@@ -226,6 +227,7 @@ def test_F62_a_deregistered_agent_gets_no_more_work(standing: Standing) -> None:
         NOW,
         None,
     )
+    assert (one.rev, one.deregistered_at) == (2, NOW)
     assert types(change.events) == ["agent.deregistered"]
     assert change.events[0].data == {}
     assert (change.tasks, change.receipt) == ((), RECEIPT)

@@ -321,9 +321,12 @@ def test_a_session_without_a_deadline_never_times_out() -> None:
 # --- stranded ---------------------------------------------------------------------------------
 
 
+GONE = agent(standing=Standing.DEREGISTERED)
+
+
 @pytest.mark.parametrize("status", [TaskStatus.QUEUED, TaskStatus.DELAYED])
 def test_F62_a_task_for_an_agent_that_was_deregistered_fails(status: TaskStatus) -> None:
-    change = on_stranded(task_facts(task(status=status)), context())
+    change = on_stranded(task_facts(task(status=status)), GONE, context())
     assert became(change) == "failed"
     assert change.tasks[0].error is not None
     assert change.tasks[0].error["code"] == "agent_gone"
@@ -332,11 +335,23 @@ def test_F62_a_task_for_an_agent_that_was_deregistered_fails(status: TaskStatus)
 
 def test_F62_it_may_fall_back_to_others() -> None:
     where = session(step(fallback=FallbackCapability("x")))
-    change = on_stranded(task_facts(task(), session=where), context())
+    change = on_stranded(task_facts(task(), session=where), GONE, context())
     assert (change.tasks[0].lane, change.tasks[0].waiting_since) == ("capability:x", NOW)
     assert change.sessions[0].status is SessionStatus.WAITING
 
 
 @pytest.mark.parametrize("one", [dispatched(), running(), task(status=TaskStatus.COMPLETED)])
 def test_F62_what_runs_may_finish(one: Task) -> None:
-    assert on_stranded(task_facts(one), context()) == NEVER
+    assert on_stranded(task_facts(one), GONE, context()) == NEVER
+
+
+@pytest.mark.parametrize(
+    "wanted", [None, agent(), agent(standing=Standing.LOST), agent(standing=Standing.DRAINING)]
+)
+def test_F62_only_a_deregistered_agent_strands_its_tasks(wanted: Agent | None) -> None:
+    assert on_stranded(task_facts(task()), wanted, context()) == NEVER
+
+
+def test_F62_a_task_that_others_could_do_is_not_stranded() -> None:
+    one = task(wanted_agent=None, wanted_capability="x")
+    assert on_stranded(task_facts(one), GONE, context()) == NEVER

@@ -47,6 +47,7 @@ DESCRIBED = {
 }
 FIXED = RetryPolicy(backoff=Backoff.FIXED, initial_delay=seconds(4), jitter=False)
 SPENT = {"retries": 3}
+ID = dispatched().id
 
 
 def fail(one: Task, where: WorkflowSession, failure: Failure = ERROR) -> Change:
@@ -62,11 +63,13 @@ def flow(fallback: Fallback | None = None, **changes: Any) -> WorkflowSession:
 
 
 def test_a_failed_attempt_is_followed_by_another() -> None:
-    change = fail(dispatched(preferred_agent="a1", queue_deadline=at(1)), flow())
+    first = dispatched(preferred_agent="a1", queue_deadline=at(1), direct_next=True)
+    change = fail(first, flow())
     one = change.tasks[0]
     assert (one.status, one.delayed_until, one.due_at) == (TaskStatus.DELAYED, at(4), at(4))
     assert (one.retries, one.attempt, one.error) == (1, 1, DESCRIBED)
     assert (one.preferred_agent, one.queue_deadline, one.waiting_since) == (None, None, NOW)
+    assert not one.direct_next
     assert change.sessions[0].status is SessionStatus.WAITING
     assert types(change.events) == ["task.attempt_failed", "task.retry", "task.delayed"]
     assert change.events[0].data == {"stepId": "one", "attempt": 1, **DESCRIBED}
@@ -102,6 +105,23 @@ def test_retry_task_can_be_asked_for() -> None:
     draft = Draft(context())
     retry_task(draft, dispatched(), flow(), ERROR)
     assert draft.change().tasks[0].delayed_until == at(4)
+
+
+LONG = {"text": "x" * 4096}
+
+
+def test_F17_events_hold_no_large_errors_but_the_task_and_the_session_do() -> None:
+    failure = Failure(FailureCode.TOOL_ERROR, "Too long.", terminal=True, error=LONG)
+    change = fail(dispatched(), flow(), failure)
+    error = change.tasks[0].error
+    assert error is not None
+    assert error["error"] == LONG
+    assert change.sessions[0].error == {"taskId": ID, "stepId": "one", **error}
+    size = len('{"text":""}') + 4096
+    attempt_failed, _, failed = change.events
+    assert attempt_failed.data["error"] == {"omittedBytes": size}
+    assert attempt_failed.data["message"] == "Too long."
+    assert failed.data["error"].keys() == {"omittedBytes"}
 
 
 # --- the end ----------------------------------------------------------------------------------

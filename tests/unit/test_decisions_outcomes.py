@@ -150,6 +150,14 @@ def test_an_agent_that_answered_is_busy_no_more(hold: Hold, after: Hold | None) 
     assert settle(dispatched(), Answered(1), DIRECT, who=who).agents[0].hold == after
 
 
+@pytest.mark.parametrize("via", list(Delivery))
+def test_an_answer_is_a_sign_of_life(via: Delivery) -> None:
+    who = agent(missed_deadlines=2, delivery_failures=1)
+    one = settle(dispatched(), Answered(1), via, who=who, after=2).agents[0]
+    assert (one.missed_deadlines, one.last_seen_at) == (0, at(2))
+    assert one.delivery_failures == (0 if via is DIRECT else 1)
+
+
 def test_an_answer_without_a_known_agent_counts() -> None:
     facts = task_facts(dispatched(), agent=None)
     for via in Delivery:

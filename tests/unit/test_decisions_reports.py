@@ -226,6 +226,7 @@ def test_F45_idle_with_nothing_in_flight_is_history() -> None:
         ({"result": None, "more": 2}, None),
         ({"last_task_result": "ok"}, {"last_task_result": "ok"}),
         ({}, {}),
+        ({"task_id": "", "attempt": 1}, {}),
         ({"taskId": ID, "attempt": 1, "n": 2}, {"n": 2}),
         ({"opscore_task_id": ID, "task_id": "x", "opscore_attempt": 1}, {}),
     ],
@@ -234,6 +235,11 @@ def test_the_result_is_in_the_details(details: dict[str, Any], result: Any) -> N
     change = decide(naming(running()), report("finished", **{"taskId": ID, **details}))
     assert change.tasks[0].result == result
     assert change.sessions[0].results == {"one": result}
+
+
+def test_without_an_id_the_details_are_all_the_agents_own() -> None:
+    change = decide(agent_facts(running(attempt=2)), report("finished", attempt=1, n=2))
+    assert (became(change), change.tasks[0].result) == ("completed", {"attempt": 1, "n": 2})
 
 
 @pytest.mark.parametrize(

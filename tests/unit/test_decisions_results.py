@@ -162,6 +162,14 @@ def test_progress_is_kept_and_told(progress: Any) -> None:
     assert change.events[0].data["progress"] == progress
 
 
+@pytest.mark.parametrize(("length", "kept"), [(4094, True), (4095, False)])
+def test_F17_large_progress_is_left_out_of_the_event(length: int, kept: bool) -> None:
+    change = on_heartbeat(task_facts(), "x" * length, None, context())
+    assert change.tasks[0].progress == "x" * length
+    told = "x" * length if kept else {"omittedBytes": length + 2}
+    assert change.events[0].data["progress"] == told
+
+
 def test_without_progress_the_last_one_stays() -> None:
     change = on_heartbeat(task_facts(running(progress="old")), None, None, context())
     assert change.tasks[0].progress == "old"

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from opscore.exceptions import PayloadTooLargeError
 from opscore.models import Change, IdempotencyRecord, SessionStatus, TaskStatus
 from opscore.workflow.decisions import cancel_session, start_session, update_session
 from opscore.workflow.decisions.draft import Draft
@@ -90,6 +91,15 @@ def test_metadata_is_merged_and_null_takes_a_key_away(
     assert change.sessions[0].metadata == kept
     assert types(change.events) == ["session.updated"]
     assert change.events[0].data == {"keys": sorted(given)}
+
+
+def test_the_metadata_may_have_64_kib_in_all() -> None:
+    most = 64 * 1024 - len('{"a":"","b":1}')
+    where = session(metadata={"b": 1})
+    kept = update_session(where, {"a": "x" * most}, context()).sessions[0].metadata
+    assert len(kept["a"]) == most
+    with pytest.raises(PayloadTooLargeError):
+        update_session(where, {"a": "x" * (most + 1)}, context())
 
 
 @pytest.mark.parametrize("status", ENDED)

@@ -16,6 +16,7 @@ from opscore.models import (
     Standing,
     StateReport,
     StateWord,
+    TaskStatus,
     normalise_state,
 )
 from opscore.workflow.decisions import on_state_report
@@ -247,10 +248,18 @@ def test_how_long_active_holds_can_be_set() -> None:
     assert change.agents[0].hold == held(HoldReason.REPORTED_ACTIVE, 7)
 
 
-def test_active_of_a_task_that_ended_holds_for_it_may_still_be_at_work() -> None:
-    facts = agent_facts(named=running(agent_id="a2"))
-    hold = decide(facts, report("active", taskId=ID)).agents[0].hold
-    assert hold == held(HoldReason.REPORTED_ACTIVE, 300)
+@pytest.mark.parametrize("word", ["active", "error"])
+@pytest.mark.parametrize("status", [TaskStatus.COMPLETED, TaskStatus.DELAYED, TaskStatus.FAILED])
+def test_F43_what_is_said_of_a_named_task_is_not_about_the_agent(
+    word: str, status: TaskStatus
+) -> None:
+    facts = agent_facts(named=task(status=status, attempt=1, agent_id=AGENT))
+    assert decide(facts, report(word, taskId=ID)).agents[0].hold is None
+
+
+def test_what_is_said_of_a_task_that_nobody_knows_is_about_the_agent() -> None:
+    hold = decide(agent_facts(), report("error", taskId="no such task")).agents[0].hold
+    assert hold == held(HoldReason.REPORTED_ERROR)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,79 @@
+"""The engine itself: who hears of a change, and taking turns."""
+
+import asyncio
+
+import pytest
+
+from opscore.exceptions import StorageError
+from opscore.models import Change, Event, EventType
+from opscore.workflow.turns import Turns
+from tests.builders import at
+from tests.fakes import settle
+from tests.service.conftest import Builder
+from tests.service.house import Moody
+
+
+async def test_listeners_hear_of_what_was_written_and_of_nothing_else(build: Builder) -> None:
+    storage = Moody()
+    house = await build(storage=storage, running=False)
+    heard: list[Change] = []
+    house.engine.subscribe(heard.append)
+    change = Change(events=(Event(EventType.AGENT_LOST, at(0)),))
+    await house.engine.apply(change)
+    storage.away = True
+    with pytest.raises(StorageError):
+        await house.engine.apply(Change())
+    assert heard == [change]
+
+
+async def test_a_decision_that_changes_nothing_writes_nothing(build: Builder) -> None:
+    storage = Moody()
+    house = await build(storage=storage, running=False)
+    await house.register()
+    before = storage.asked["apply"]
+    assert await house.engine.agent_due("a1") == Change()
+    assert await house.engine.agent_due("nobody") is None
+    assert await house.engine.task_stranded("nothing") is None
+    assert storage.asked["apply"] == before
+
+
+async def test_one_at_a_time_in_the_order_of_coming() -> None:
+    turns = Turns()
+    done: list[str] = []
+
+    async def work(name: str, key: str) -> None:
+        await turns.enter(key)
+        done.append(f"{name} in")
+        await asyncio.sleep(0)
+        done.append(f"{name} out")
+        turns.leave(key)
+
+    await asyncio.gather(work("a", "k"), work("b", "k"), work("c", "k"))
+    assert done == ["a in", "a out", "b in", "b out", "c in", "c out"]
+    done.clear()
+    await asyncio.gather(work("a", "k1"), work("b", "k2"))
+    assert done[:2] == ["a in", "b in"]
+
+
+async def test_whoever_goes_away_while_waiting_holds_nobody_up() -> None:
+    turns = Turns()
+    await turns.enter("k")
+    goes, stays = (asyncio.create_task(turns.enter("k")) for _ in range(2))
+    await settle(3)
+    goes.cancel()
+    await settle(3)
+    turns.leave("k")
+    await asyncio.wait_for(stays, 1)
+    turns.leave("k")
+    await asyncio.wait_for(turns.enter("k"), 1)
+
+
+async def test_whoever_goes_away_in_the_moment_of_the_turn_passes_it_on() -> None:
+    turns = Turns()
+    await turns.enter("k")
+    goes, stays = (asyncio.create_task(turns.enter("k")) for _ in range(2))
+    await settle(3)
+    turns.leave("k")
+    goes.cancel()
+    await asyncio.wait_for(stays, 1)
+    assert goes.cancelled()

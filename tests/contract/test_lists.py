@@ -11,11 +11,9 @@ from opscore.models import (
     AgentFilter,
     AgentState,
     Availability,
-    Candidate,
-    Counts,
+    Change,
     Hold,
     HoldReason,
-    LaneFacts,
     Page,
     SessionFilter,
     SessionStatus,
@@ -28,7 +26,7 @@ from opscore.models import (
 from opscore.storage import Storage
 from tests import builders
 from tests.builders import at, dispatched
-from tests.contract.shelf import bump, claim, ended, one_run, put, queue, session_id
+from tests.contract.shelf import bump, ended, one_run, put, queue, session_id
 
 Reader = Callable[[str | None, int], Awaitable[Page[Any]]]
 
@@ -158,6 +156,26 @@ async def test_a_cursor_stays_good_while_records_come_and_change(storage: Storag
     second = await storage.tasks(TaskFilter(), first.next_cursor, 2)
     assert [one.id for one in second.items] == [tasks[3].id, tasks[2].id]
     assert second.items[0].status is TaskStatus.COMPLETED
+
+
+async def test_pages_of_one_status_have_every_record_once(storage: Storage) -> None:
+    tasks = await queue(storage, range(7))
+    for task in tasks[::2]:
+        session = await storage.session(task.session_id)
+        assert session is not None
+        done = bump(session, status=SessionStatus.COMPLETED, ended_at=at(1))
+        await storage.apply(Change(sessions=(done,), tasks=(ended(task),)))
+    finished = TaskFilter(status=TaskStatus.COMPLETED)
+    pages = await read_all(lambda cursor, limit: storage.tasks(finished, cursor, limit), 2)
+    assert [[one.id for one in page] for page in pages] == [
+        [tasks[6].id, tasks[4].id],
+        [tasks[2].id, tasks[0].id],
+    ]
+    running = SessionFilter(status=SessionStatus.RUNNING)
+    found = await read_all(lambda cursor, limit: storage.sessions(running, cursor, limit), 3)
+    assert [[one.id for one in page] for page in found] == [
+        [tasks[number].session_id for number in (5, 3, 1)]
+    ]
 
 
 async def test_a_cursor_of_agents_stays_good_while_agents_come_and_go(storage: Storage) -> None:
@@ -301,58 +319,3 @@ async def test_tasks_that_match_newest_first(
         session, tasks[number] = one_run(number, **changes)
         await put(storage, session, tasks[number])
     assert await found_tasks(storage, **where) == [tasks[number].id for number in found]
-
-
-# --- the queue a task stands in ---------------------------------------------------------------
-
-
-async def test_a_lane_names_who_could_serve_it_and_how_many_stand_before(
-    storage: Storage,
-) -> None:
-    agents = [
-        builders.agent("b", standing=Standing.LOST),
-        builders.agent("a"),
-        builders.agent("c", capabilities=()),
-        builders.agent("d", standing=Standing.DEREGISTERED),
-    ]
-    await put(storage, *agents)
-    capability: dict[str, Any] = {"wanted_agent": None, "wanted_capability": "research"}
-    await queue(storage, [1], **capability)
-    await claim(storage)
-    (low,) = await queue(storage, [2], priority=3, **capability)
-    (high,) = await queue(storage, [3], priority=7, **capability)
-    both = (Candidate(agents[1], 1), Candidate(agents[0], 0))
-    assert await storage.lane(low, 10) == LaneFacts(both, 2, ahead=1, waiting=2)
-    assert await storage.lane(high, 10) == LaneFacts(both, 2, ahead=0, waiting=2)
-    assert await storage.lane(low, 1) == LaneFacts(both[:1], 2, ahead=1, waiting=2)
-    assert (await storage.lane(ended(low), 10)).ahead == 0
-
-
-async def test_a_lane_of_an_agent_that_was_never_registered(storage: Storage) -> None:
-    await put(storage, builders.agent("other"))
-    session, task = one_run(1, wanted_agent="nobody")
-    assert await storage.lane(task, 10) == LaneFacts()
-    await put(storage, session, task)
-    assert await storage.lane(task, 10) == LaneFacts((), 0, ahead=0, waiting=1)
-
-
-# --- counts -----------------------------------------------------------------------------------
-
-
-async def test_counts(storage: Storage) -> None:
-    assert await storage.counts() == Counts()
-    await put(storage, builders.agent(concurrency=2))
-    tasks = await queue(storage, range(5))
-    await queue(storage, [5], status=TaskStatus.DELAYED, delayed_until=at(9))
-    claims = await claim(storage)
-    await put(storage, bump(claims[0].task, status=TaskStatus.RUNNING))
-    await put(storage, ended(tasks[4]))
-    assert await storage.counts() == Counts(
-        agents=1,
-        sessions=6,
-        tasks=6,
-        waiting=3,
-        in_flight=2,
-        events=2,
-        by_status={"queued": 2, "delayed": 1, "dispatched": 1, "running": 1, "completed": 1},
-    )

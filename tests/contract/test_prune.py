@@ -10,12 +10,14 @@ from opscore.models import (
     Event,
     EventFilter,
     EventType,
+    IdempotencyRecord,
     Retention,
     SessionFilter,
     SessionStatus,
     Standing,
     TaskFilter,
     TaskStatus,
+    WebhookReceipt,
 )
 from opscore.storage import Storage
 from tests import builders
@@ -195,6 +197,25 @@ async def test_old_state_reports_are_forgotten_but_never_the_newest(storage: Sto
     await prune_all(storage, retention, 99 * WEEK)
     history = await storage.agent_history("a2", None, 10)
     assert [event.data["moment"] for event in history.items] == [4]
+
+
+# --- keys, receipts, early reports ------------------------------------------------------------
+
+
+async def test_what_has_expired_is_forgotten_and_counted(storage: Storage) -> None:
+    for number in range(3):
+        record = IdempotencyRecord(f"k{number}", "f", session_id(number), at(100 + number))
+        receipt = WebhookReceipt(f"{number:064}", at(100 + number))
+        await storage.apply(Change(receipt=receipt, idempotency=record))
+        await storage.keep_early_report(builders.report(agent_id=f"a{number}"), at(number))
+    assert await storage.prune(Retention(), at(60)) == {}
+    assert await prune_all(storage, Retention(), 62) == {"earlyReports": 2}
+    assert await prune_all(storage, Retention(), 101) == {
+        "idempotencyKeys": 2,
+        "receipts": 2,
+        "earlyReports": 1,
+    }
+    assert await storage.idempotency("k2", at(101)) is not None
 
 
 # --- agents -----------------------------------------------------------------------------------

@@ -10,6 +10,14 @@ from tests.acceptance.world import World, world_around
 LINES = 25
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "late: looks last at what was begun before and takes long")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("late") is not None)
+
+
 @pytest.fixture(scope="session")
 def kit_port() -> Iterator[int]:
     """Where the services under test look for their AgentKit."""

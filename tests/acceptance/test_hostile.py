@@ -25,7 +25,7 @@ MEBIBYTE = 1024 * 1024
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     with service(tmp_path_factory.mktemp("hostile")) as running:
         yield running
@@ -121,9 +121,9 @@ async def stand_still(opscore: Service) -> StandingStill:
     return StandingStill(closed[: len(dripping)], closed[len(dripping) :], await others)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def standing_still(opscore: Service) -> Iterator[Future[StandingStill]]:
-    """Begun with the first test that asks for it, because it takes 20 seconds of waiting."""
+    """Begun by the first test that asks for it, and looked at by a late one: it takes 20 s."""
     with ThreadPoolExecutor(1) as thread:
         yield thread.submit(asyncio.run, stand_still(opscore))
 
@@ -242,6 +242,7 @@ async def test_F21_when_nobody_reads_the_log_requests_are_served_and_lines_are_c
 # --- what became of those that stood still -------------------------------------------------------
 
 
+@pytest.mark.late
 def test_F86_all_that_stood_still_were_closed_and_others_were_served(
     standing_still: Future[StandingStill],
 ) -> None:

@@ -192,7 +192,7 @@ async def test_F9_after_sigterm_what_is_under_way_ends_and_nothing_new_begins(
     tmp_path: Path,
 ) -> None:
     async with world_with(tmp_path) as world:
-        agent = await world.agent("slow", style="example", workSeconds=1.5)
+        agent = await world.agent("slow", style="example", workSeconds=1)
         under_way = await world.start(agent, echo_step("only"))
         waiting = await world.start(agent, echo_step("only"))
         await eventually(world.ready, lambda ready: ready["messagesUnderWay"] == 1)

@@ -23,7 +23,6 @@ from opscore.models import (
     FallbackResult,
     FallbackTask,
     Policy,
-    Retention,
     RetryPolicy,
     SessionFilter,
     SessionStatus,
@@ -37,7 +36,6 @@ from opscore.storage.memory import MemoryStorage
 from opscore.workflow.catalog import Catalog
 from opscore.workflow.engine import Engine
 from opscore.workflow.forwarding import route
-from opscore.workflow.housekeeper import Housekeeper
 from opscore.workflow.timekeeper import Timekeeper
 from tests.builders import definition, step
 from tests.contract.shelf import session_id
@@ -145,7 +143,6 @@ class World:
         ids = map(session_id, count())
         self.lifecycle = Lifecycle(self.engine, self.catalog, Limits(), lambda: next(ids))
         self.timekeeper = Timekeeper(self.engine)
-        self.housekeeper = Housekeeper(self.engine, Retention())
         self.posts: list[Post] = []
         self.acked: set[str] = set()
         self.seen = Seen()
@@ -190,7 +187,7 @@ class World:
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.do(self.timekeeper.process_due())
-        self.do(self.housekeeper.fail_stranded())
+        self.do(self.engine.fail_stranded())
 
     # --- what must hold -------------------------------------------------------------------
 

@@ -230,7 +230,8 @@ class House:
     ) -> WorkflowSession:
         """Start a workflow of these steps, or of one."""
         wanted: WorkflowDefinition = definition(*steps, **changes)
-        session = await self.lifecycle.start_session(Trigger(agent_id, {}, definition=wanted), key)
+        started = await self.lifecycle.start_session(Trigger(agent_id, {}, definition=wanted), key)
+        session = await self.session(started.id)
         await settle(50)
         return session
 

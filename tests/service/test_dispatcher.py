@@ -1,11 +1,16 @@
 """The dispatcher: how many messages go out, which way, and what becomes of them."""
 
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from opscore.models import (
+    Accepted,
+    Agent,
     Answered,
+    Change,
     Delivery,
     DispatchMode,
     Failure,
@@ -15,6 +20,7 @@ from opscore.models import (
     Policy,
     RetryPolicy,
     SessionStatus,
+    Task,
     TaskResult,
     TaskStatus,
 )
@@ -134,6 +140,27 @@ async def test_an_idle_dispatcher_asks_nothing_of_the_storage(build: Builder) ->
     before = storage.asked["claim"]
     await house.pass_time(600, step=10)
     assert storage.asked["claim"] == before
+
+
+async def test_dispatch_task_sends_what_was_claimed(build: Builder) -> None:
+    house = await build(Switchboard(always=Answered(1)), running=False)
+    await house.register()
+    session = await house.trigger()
+    now = house.clock.now()
+    (claim,) = await house.storage.claim("d1", now, now + timedelta(seconds=15), 1)
+    await house.dispatcher.dispatch_task(claim)
+    assert (await house.session(session.id)).status is SessionStatus.COMPLETED
+
+
+async def test_on_a_storage_that_others_share_it_looks_for_their_work(build: Builder) -> None:
+    class Shared(Moody):
+        durable = True
+
+    storage = Shared()
+    house = await build(storage=storage)
+    before = storage.asked["claim"]
+    await house.pass_time(60, step=1)
+    assert 8 <= storage.asked["claim"] - before <= 12
 
 
 # --- failures ---------------------------------------------------------------------------------
@@ -326,6 +353,21 @@ async def test_F10_a_message_of_an_attempt_that_is_over_changes_nothing(build: B
     assert (task.status, task.result, task.attempt) == (TaskStatus.COMPLETED, "second", 2)
 
 
+async def test_F10_a_message_whose_task_someone_else_has_is_cut_off(build: Builder) -> None:
+    courier = Switchboard()
+    house = await build(courier, DIRECT)
+    await house.register()
+    await house.trigger()
+    task = await house.task()
+    theirs = replace(task, owner="d2", attempt=2, rev=task.rev + 1)
+    await house.storage.apply(Change(tasks=(theirs,)))
+    await house.pass_time(5)
+    assert courier.calls[0].answer.cancelled()
+    after = await house.task()
+    assert (after.owner, after.attempt, after.status) == ("d2", 2, TaskStatus.DISPATCHED)
+    assert house.dispatcher.under_way == 0
+
+
 # --- cancelling -------------------------------------------------------------------------------
 
 
@@ -435,6 +477,29 @@ async def test_F9_what_is_claimed_in_the_moment_of_stopping_goes_back_too(
     assert stopping.done()
     task = await house.task()
     assert (task.status, task.attempt, task.owner) == (TaskStatus.DELAYED, 1, None)
+
+
+async def test_stopping_waits_a_moment_for_agents_to_be_told(build: Builder) -> None:
+    told = asyncio.Event()
+
+    class Slow(Switchboard):
+        async def cancel(self, task: Task, agent: Agent, via: Delivery, /) -> None:
+            await told.wait()
+            await super().cancel(task, agent, via)
+
+    courier = Slow(always=Accepted())
+    house = await build(courier)
+    await house.register()
+    session = await house.trigger()
+    await house.lifecycle.cancel_session(session.id, "not needed")
+    await settle(50)
+    stopping = house.spawn(house.dispatcher.stop(0))
+    await settle(50)
+    assert not stopping.done()
+    told.set()
+    await settle(50)
+    assert stopping.done()
+    assert len(courier.cancelled) == 1
 
 
 async def test_stopping_with_nothing_under_way_is_immediate(build: Builder) -> None:

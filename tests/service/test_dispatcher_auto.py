@@ -155,6 +155,28 @@ async def test_an_agent_without_an_endpoint_is_only_reached_by_agentkit(build: B
     assert len(courier.calls) > 1
 
 
+async def test_a_task_with_no_way_but_agentkit_waits_until_that_is_tried_again(
+    build: Builder,
+) -> None:
+    courier = Switchboard()
+    house = await losing_house(build, courier)
+    await house.register("a2", contact_endpoint=None, concurrency=9)
+    refused = Failure(FailureCode.UNAUTHORIZED, "AgentKit refused the key.")
+    courier.always = lambda call: refused if call.via is AGENTKIT else Accepted()
+    await house.trigger(agent_id="a2")
+    courier.calls.clear()
+    waiting = await house.trigger(agent_id="a2")
+    assert courier.calls == []
+    task = await house.task(waiting.id)
+    assert (task.status, task.retries) == (TaskStatus.DELAYED, 0)
+    assert task.delayed_until == house.clock.now() + timedelta(seconds=2)
+    await house.trigger(agent_id="a1")
+    assert courier.routes == [DIRECT]
+    courier.always = Answered("there again")
+    await house.pass_time(4)
+    assert (await house.session(waiting.id)).output == "there again"
+
+
 async def test_tools_always_go_through_agentkit(build: Builder) -> None:
     courier = Switchboard()
     house = await losing_house(build, courier)

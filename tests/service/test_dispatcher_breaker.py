@@ -71,6 +71,10 @@ async def test_F38_after_the_rest_one_probe_and_then_a_ramp(build: Builder) -> N
     assert len(courier.calls) == sent
     await house.pass_time(0.1)
     under_way = []
+    trial = house.dispatcher.gate()
+    assert trial is not None
+    assert (trial.reason, trial.since, trial.until) == (Reason.BREAKER_OPEN, at(0), None)
+    assert "tried out" in trial.message
     for _ in range(5):
         under_way.append(len(courier.open))
         await courier.answer(Answered(1))

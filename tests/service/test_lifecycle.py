@@ -121,7 +121,7 @@ async def test_what_nobody_knows_is_not_found(build: Builder) -> None:
     lifecycle = (await build(running=False)).lifecycle
     for call in (
         lifecycle.get_agent("a1"),
-        lifecycle.update_agent(Registration("a1"), draining=True),
+        lifecycle.update_agent("a1", {}, draining=True),
         lifecycle.deregister_agent("a1"),
         lifecycle.drain_agent("a1"),
         lifecycle.get_state("a1"),
@@ -137,8 +137,8 @@ async def test_a_deregistered_agent_is_neither_updated_nor_drained(build: Builde
     again = await house.lifecycle.deregister_agent("a1")
     assert again.agent.standing is Standing.DEREGISTERED
     with pytest.raises(ConflictError, match="register it again"):
-        await house.lifecycle.update_agent(Registration("a1", "x"), draining=None)
-    with pytest.raises(ConflictError, match="nothing to drain"):
+        await house.lifecycle.update_agent("a1", {"name": "x"})
+    with pytest.raises(ConflictError, match="register it again"):
         await house.lifecycle.drain_agent("a1")
     assert len(await house.events(EventType.AGENT_DEREGISTERED)) == 1
 
@@ -153,13 +153,13 @@ async def test_draining_ends_when_the_operator_says_so(build: Builder) -> None:
     assert courier.calls == []
     reason = await house.lifecycle.explain(await house.task(), house.dispatcher.gate())
     assert reason.reason.code is Reason.AGENT_DRAINING
-    kept = await house.lifecycle.update_agent(Registration("a1", "renamed"), draining=None)
+    kept = await house.lifecycle.update_agent("a1", {"name": "renamed"})
     assert (kept.agent.name, kept.agent.standing) == ("renamed", Standing.DRAINING)
-    back = await house.lifecycle.update_agent(Registration("a1"), draining=False)
+    back = await house.lifecycle.update_agent("a1", {}, draining=False)
     assert (back.agent.name, back.agent.standing) == ("renamed", Standing.REGISTERED)
     await settle(50)
     assert len(courier.calls) == 1
-    away = await house.lifecycle.update_agent(Registration("a1"), draining=True)
+    away = await house.lifecycle.update_agent("a1", {}, draining=True)
     assert away.agent.standing is Standing.DRAINING
 
 

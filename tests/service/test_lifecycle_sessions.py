@@ -56,27 +56,28 @@ async def test_a_session_begins_with_its_input_and_its_first_task(build: Builder
     await house.register()
     first = step("one", parameters={"topic": "none", "depth": 2})
     wanted = Trigger("a1", {"topic": "x"}, definition=definition(first, step("two")))
-    session = await house.lifecycle.start_session(wanted)
-    assert session == await house.session(session.id)
+    started = await house.lifecycle.start_session(wanted)
+    assert started.workflow_id == "flow"
+    session = await house.session(started.id)
     assert (session.status, session.created_at) == (SessionStatus.PENDING, at(0))
     assert (session.input, session.workflow_revision) == ({"topic": "x"}, 0)
     task = await house.task(session.id)
     assert (task.status, task.parameters) == (TaskStatus.QUEUED, {"topic": "x", "depth": 2})
-    started, queued = [event for event in await house.events() if event.session_id]
-    assert (started.type, queued.type) == (EventType.SESSION_STARTED, EventType.TASK_QUEUED)
+    types = [event.type for event in await house.events() if event.session_id]
+    assert types == [EventType.SESSION_STARTED, EventType.TASK_QUEUED]
 
 
 async def test_a_saved_workflow_runs_in_the_revision_it_began_with(build: Builder) -> None:
     house = await build(running=False)
     await house.register()
     await house.catalog.create_workflow(FLOW)
-    old = await house.lifecycle.start_session(Trigger("a1", {}, "flow"))
+    first = await house.lifecycle.start_session(Trigger("a1", {}, "flow"))
     changed = definition(step("other"))
     await house.catalog.create_workflow(changed)
-    new = await house.lifecycle.start_session(Trigger("a1", {}, "flow"))
+    second = await house.lifecycle.start_session(Trigger("a1", {}, "flow"))
+    old, new = await house.session(first.id), await house.session(second.id)
     assert (old.definition, old.workflow_revision) == (FLOW, 1)
     assert (new.definition, new.workflow_revision) == (changed, 2)
-    assert (await house.session(old.id)).definition == FLOW
 
 
 async def test_what_cannot_start_leaves_nothing(build: Builder) -> None:
@@ -147,8 +148,9 @@ async def test_F99_the_same_request_again_gives_the_same_session(build: Builder)
     first = await house.lifecycle.start_session(trigger(), "key")
     await settle(50)
     again = await house.lifecycle.start_session(trigger(), "key")
-    assert again.id == first.id
-    assert again.status is SessionStatus.COMPLETED
+    assert again == first
+    assert again.workflow_id == "flow"
+    assert (await house.session(again.id)).status is SessionStatus.COMPLETED
     other = await house.lifecycle.start_session(trigger(), "another key")
     assert other.id != first.id
     assert (await counts(house)).sessions == 2
@@ -210,8 +212,8 @@ async def test_F99_a_key_is_free_again_after_a_request_that_failed(build: Builde
     with pytest.raises(AgentNotFoundError):
         await house.lifecycle.start_session(trigger(), "key")
     await house.register()
-    session = await house.lifecycle.start_session(trigger(topic="other"), "key")
-    assert session.input == {"topic": "other"}
+    started = await house.lifecycle.start_session(trigger(topic="other"), "key")
+    assert (await house.session(started.id)).input == {"topic": "other"}
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -290,9 +292,17 @@ async def test_a_session_is_cancelled_once(build: Builder) -> None:
     assert cancelled.status is SessionStatus.CANCELLED
     assert cancelled.error == {"code": "cancelled", "message": "not needed"}
     assert (await house.task(session.id)).status is TaskStatus.CANCELLED
-    with pytest.raises(ConflictError, match="it is cancelled"):
-        await house.lifecycle.cancel_session(session.id, "again")
+    assert await house.lifecycle.cancel_session(session.id, "again") == cancelled
     assert len(await house.events(EventType.SESSION_CANCELLED)) == 1
+
+
+async def test_a_session_that_ended_otherwise_is_not_cancelled(build: Builder) -> None:
+    house = await build(Switchboard(always=Answered(1)))
+    await house.register()
+    session = await house.trigger()
+    with pytest.raises(ConflictError, match="it is completed"):
+        await house.lifecycle.cancel_session(session.id, "too late")
+    assert (await house.session(session.id)).output == 1
 
 
 async def test_a_precise_result_counts_once(build: Builder) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +26,9 @@ from opscore.models import (
     AgentState,
     Candidate,
     IdempotencyRecord,
+    LaneFacts,
     Registration,
+    SessionStatus,
     Standing,
     StateReport,
     Task,
@@ -38,7 +40,7 @@ from opscore.models import (
 from opscore.workflow import decisions
 from opscore.workflow.catalog import Catalog
 from opscore.workflow.engine import Engine
-from opscore.workflow.queue import Explanation, Gate, PendingReason, explain
+from opscore.workflow.queue import Explanation, Gate, PendingReason, explain, pending_reason
 
 IDEMPOTENCY_AGE = timedelta(hours=24)
 _RECEIPT_AGE = timedelta(minutes=10)
@@ -59,6 +61,14 @@ class Trigger:
     payload: dict[str, Any]
     workflow_id: str | None = None
     definition: WorkflowDefinition | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A session that was started, now or by the first request with the same key."""
+
+    id: str
+    workflow_id: str
 
 
 class Lifecycle:
@@ -94,14 +104,19 @@ class Lifecycle:
             raise _no_agent()
         return candidate
 
-    async def update_agent(self, registration: Registration, draining: bool | None) -> Candidate:
-        candidate = await self.get_agent(registration.agent_id)
-        if candidate.agent.standing is Standing.DEREGISTERED:
-            raise ConflictError("The agent was deregistered; register it again with POST agents.")
-        if draining is not None:
-            decide = decisions.drain_agent if draining else decisions.resume_agent
-            await self._engine.change_agent(registration.agent_id, decide)
-        return (await self.register_agent(registration))[0]
+    async def update_agent(
+        self, agent_id: str, changes: dict[str, Any], draining: bool | None = None
+    ) -> Candidate:
+        """Change the given fields, and only these, all at once."""
+        endpoint = changes.get("contact_endpoint")
+        if endpoint is not None:
+            check_endpoint(endpoint, self._limits.allow_private_endpoints)
+        change = await self._engine.change_agent(
+            agent_id, lambda agent, ctx: decisions.update_agent(agent, changes, draining, ctx)
+        )
+        if change is None:
+            raise _no_agent()
+        return await self.get_agent(agent_id)
 
     async def deregister_agent(self, agent_id: str, signature: str | None = None) -> Candidate:
         receipt = self._receipt(signature)
@@ -110,16 +125,11 @@ class Lifecycle:
         )
         if change is None:
             raise _no_agent()
-        for task_id in await self._storage.stranded(_CANDIDATES_SHOWN):
-            await self._engine.task_stranded(task_id)
+        await self._engine.fail_stranded()
         return await self.get_agent(agent_id)
 
     async def drain_agent(self, agent_id: str) -> Candidate:
-        candidate = await self.get_agent(agent_id)
-        if candidate.agent.standing is Standing.DEREGISTERED:
-            raise ConflictError("The agent was deregistered; there is nothing to drain.")
-        await self._engine.change_agent(agent_id, decisions.drain_agent)
-        return await self.get_agent(agent_id)
+        return await self.update_agent(agent_id, {}, draining=True)
 
     def _receipt(self, signature: str | None) -> WebhookReceipt | None:
         if signature is None:
@@ -144,7 +154,7 @@ class Lifecycle:
 
     # --- sessions -------------------------------------------------------------------------
 
-    async def start_session(self, trigger: Trigger, key: str | None = None) -> WorkflowSession:
+    async def start_session(self, trigger: Trigger, key: str | None = None) -> Started:
         """Start a workflow. With a key, the same request again gives the same session."""
         if key is None:
             return await self._start(trigger, None)
@@ -159,7 +169,7 @@ class Lifecycle:
         finally:
             self._keys_in_progress.discard(key)
 
-    async def _start_once(self, trigger: Trigger, key: str) -> WorkflowSession:
+    async def _start_once(self, trigger: Trigger, key: str) -> Started:
         fingerprint = _fingerprint(trigger)
         known = await self._storage.idempotency(key, self._engine.clock.now())
         if known is None:
@@ -173,17 +183,19 @@ class Lifecycle:
             raise IdempotencyMismatchError(
                 "This Idempotency-Key was used with another request; take a new key."
             )
-        return await self.get_session(known.session_id)
+        return Started(known.session_id, known.workflow_id)
 
-    async def _start(self, trigger: Trigger, record: IdempotencyRecord | None) -> WorkflowSession:
+    async def _start(self, trigger: Trigger, record: IdempotencyRecord | None) -> Started:
         await self._check_room()
         await self._check_agent(trigger.agent_id)
         definition, revision = await self._definition(trigger)
+        if record is not None:
+            record = replace(record, workflow_id=definition.id)
         session_id = record.session_id if record else self._make_id()
-        change = await self._engine.start_session(
+        await self._engine.start_session(
             session_id, definition, revision, trigger.agent_id, trigger.payload, record
         )
-        return change.sessions[-1]
+        return Started(session_id, definition.id)
 
     async def _check_room(self) -> None:
         if self.draining:
@@ -219,6 +231,8 @@ class Lifecycle:
     async def cancel_session(self, session_id: str, reason: str) -> WorkflowSession:
         """End it now: waiting tasks never run, running ones are told to stop."""
         session = await self.get_session(session_id)
+        if session.status is SessionStatus.CANCELLED:
+            return session
         if session.status.ended:
             raise ConflictError(f"The session has ended already; it is {session.status.value}.")
         await self._engine.cancel_session(session_id, reason)
@@ -251,8 +265,17 @@ class Lifecycle:
         self, tasks: tuple[Task, ...], gate: Gate | None
     ) -> dict[str, PendingReason]:
         """Why each of the waiting tasks waits."""
-        waiting = [task for task in tasks if task.status.waiting]
-        return {task.id: (await self.explain(task, gate)).reason for task in waiting}
+        lanes: dict[str, LaneFacts] = {}
+        reasons: dict[str, PendingReason] = {}
+        for task in tasks:
+            if not task.status.waiting:
+                continue
+            if task.lane not in lanes:
+                facts = await self._storage.lane(task, _CANDIDATES_SHOWN)
+                # The place in the queue is each task's own; who asks for one task gets it.
+                lanes[task.lane] = replace(facts, ahead=None)
+            reasons[task.id] = pending_reason(task, lanes[task.lane], gate)
+        return reasons
 
 
 def _fingerprint(trigger: Trigger) -> str:

@@ -71,16 +71,11 @@ async def get_agent(agent_id: AgentId, core: CoreDep) -> AgentDetailView:
 @router.patch("/agent/{agent_id}", responses=CONTENDING)
 async def update_agent(agent_id: AgentId, body: AgentPatch, lifecycle: LifecycleDep) -> AgentView:
     """Change what is given, leave the rest."""
-    registration = Registration(
-        agent_id=agent_id,
-        name=body.agent_name,
-        capabilities=body.capabilities,
-        version=body.version,
-        contact_endpoint=body.contact_endpoint,
-        metadata=body.metadata,
-        concurrency=body.concurrency,
-    )
-    return AgentView.of(await lifecycle.update_agent(registration, body.draining))
+    given = body.model_dump(exclude_unset=True)
+    draining = given.pop("draining", None)
+    if "agent_name" in given:
+        given["name"] = given.pop("agent_name")
+    return AgentView.of(await lifecycle.update_agent(agent_id, given, draining))
 
 
 @router.delete("/agent/{agent_id}", responses=FINDING)

@@ -53,22 +53,25 @@ class LenientRequest(Request):
 class AgentIn(Request):
     agent_id: Id | None = None
     agent_name: Name
-    capabilities: Capabilities = ()
-    version: Annotated[str, Field(max_length=100)] | None = None
-    contact_endpoint: Endpoint | None = None
-    metadata: dict[str, Any] | None = None
-    concurrency: Concurrency = 1
-
-
-class AgentPatch(Request):
-    """Only what is given is changed. `draining` false puts the agent back to work."""
-
-    agent_name: Name | None = None
     capabilities: Capabilities | None = None
     version: Annotated[str, Field(max_length=100)] | None = None
     contact_endpoint: Endpoint | None = None
     metadata: dict[str, Any] | None = None
     concurrency: Concurrency | None = None
+
+
+class AgentPatch(Request):
+    """Only what is given is changed; null takes a value away where that makes sense.
+
+    `draining` false puts the agent back to work.
+    """
+
+    agent_name: Name = ""
+    capabilities: Capabilities = ()
+    version: Annotated[str, Field(max_length=100)] | None = None
+    contact_endpoint: Endpoint | None = None
+    metadata: dict[str, Any] | None = None
+    concurrency: Concurrency = 1
     draining: bool | None = None
 
 

@@ -318,7 +318,7 @@ class WhyView(View):
     reason: PendingReasonView
     candidates: list[ObstacleView]
     candidate_count: int
-    ahead: int
+    ahead: int | None
     unblocked_by: list[str]
 
     @classmethod

@@ -12,12 +12,13 @@ from opscore.models.task import Task
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """Which session a trigger's key stands for; `fingerprint` tells requests apart."""
+    """The answer to a trigger, kept under its key; `fingerprint` tells requests apart."""
 
     key: str
     fingerprint: str
     session_id: str
     expires_at: datetime
+    workflow_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

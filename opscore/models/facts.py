@@ -62,11 +62,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class LaneFacts:
-    """The queue a task stands in: who could serve it, and what stands before it."""
+    """The queue a task stands in: who could serve it, and what stands before it.
+
+    `ahead` is None where counting would take too long, or was not asked for.
+    """
 
     candidates: tuple[Candidate, ...] = ()
     candidate_count: int = 0
-    ahead: int = 0
+    ahead: int | None = None
     waiting: int = 0
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from opscore.models import (
     Agent,
@@ -29,6 +29,9 @@ from opscore.models import (
     WorkflowRevision,
     WorkflowSession,
 )
+
+EARLY_REPORT_AGE = timedelta(seconds=60)
+"""How long a report waits for the registration of its agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +96,9 @@ class Storage(ABC):
         """Write the whole change or nothing of it.
 
         Each agent, session and task must carry the stored `rev` + 1, or 1 if it is new;
-        otherwise VersionConflictError. A receipt that is already stored and has not expired
-        raises WebhookReplayedError; a key in use raises IdempotencyKeyUsedError. A workflow
+        otherwise VersionConflictError. A receipt that is stored already raises
+        WebhookReplayedError; a stored key raises IdempotencyKeyUsedError, until `idempotency`
+        found it expired or `prune` removed it. A workflow
         revision must be the newest stored one + 1, or VersionConflictError. Events are
         appended in order and get rising sequence numbers. Storing a new agent drops the early
         report kept for it. A task that becomes queued joins its lane's queue (see `claim`).
@@ -165,7 +169,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def agent_history(self, agent_id: str, cursor: str | None, limit: int) -> Page[Event]:
-        """The agent's `agent.state` events, newest first."""
+        """The agent's `agent.state` events, newest first; at most `Retention.agent_history`."""
 
     @abstractmethod
     async def silent_agents(self, before: datetime, limit: int) -> Sequence[Agent]:
@@ -201,7 +205,12 @@ class Storage(ABC):
 
     @abstractmethod
     async def lane(self, task: Task, limit: int) -> LaneFacts:
-        """Agents that could serve the task (at most `limit`, by id) and its place in the queue."""
+        """Agents that could serve the task (at most `limit`, by id) and its place in the queue.
+
+        `ahead` counts the queued tasks of the lane with a higher priority, and those with the
+        same whose turn comes before; None for a task that is not queued, and it may be None
+        where more than 10,000 wait.
+        """
 
     @abstractmethod
     async def events(self, where: EventFilter, after: int, limit: int) -> Page[Event]:

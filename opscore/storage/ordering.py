@@ -7,6 +7,8 @@ from opscore.models import Agent, agent_lane, capability_lane
 AGEING = timedelta(seconds=60)
 """Waiting this long is worth one level of priority."""
 
+_SWEEP_ABOVE = 1000
+
 
 def urgency(priority: int, waiting_since: datetime) -> datetime:
     """The earlier, the more urgent: the moment at which a task of priority 0 would rank equal."""
@@ -23,16 +25,19 @@ class FairTurns:
     def __init__(self) -> None:
         self._now = 0
         self._last: dict[str, int] = {}
+        self._sweep_at = _SWEEP_ABOVE
 
     def next(self, workflow_id: str) -> int:
         turn = max(self._now, self._last.get(workflow_id, 0)) + 1
         self._last[workflow_id] = turn
+        if len(self._last) > self._sweep_at:
+            self._last = {key: last for key, last in self._last.items() if last > self._now}
+            # Doubling keeps the work for each task constant, however many workflows wait.
+            self._sweep_at = max(_SWEEP_ABOVE, 2 * len(self._last))
         return turn
 
     def served(self, turn: int) -> None:
         self._now = max(self._now, turn)
-        if len(self._last) > 1000:
-            self._last = {key: last for key, last in self._last.items() if last > self._now}
 
 
 def lanes_of(agent: Agent) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from opscore.clock import Clock
@@ -29,6 +28,7 @@ from opscore.models import (
     WorkflowRevision,
 )
 from opscore.storage import Storage
+from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.workflow import decisions
 from opscore.workflow.decisions import Context, Registered
 from opscore.workflow.forwarding import Forwarding, Forwards, learn
@@ -40,7 +40,7 @@ F = TypeVar("F")
 Listener = Callable[[Change], None]
 
 _TRIES = 10
-_EARLY_REPORT_AGE = timedelta(seconds=60)
+_STRANDED_AT_ONCE = 200
 _EARLY_REPORT_SIZE = 16 * 1024
 # With others writing the same record, trying again at once would only meet them again.
 _LONGEST_PAUSE = 0.05
@@ -69,7 +69,7 @@ class Engine:
         for _ in range(_TRIES):
             ctx = self._context()
             facts = await self.storage.registration_facts(
-                registration.agent_id, ctx.now - _EARLY_REPORT_AGE
+                registration.agent_id, ctx.now - EARLY_REPORT_AGE
             )
             outcome = decisions.register_agent(facts, registration, ctx, receipt)
             if await self._applied(outcome.change):
@@ -173,6 +173,15 @@ class Engine:
 
     async def agent_due(self, agent_id: str) -> Change | None:
         return await self.change_agent(agent_id, decisions.on_agent_due)
+
+    async def fail_stranded(self) -> None:
+        """A task for a deregistered agent must not wait for ever."""
+        while stranded := await self.storage.stranded(_STRANDED_AT_ONCE):
+            changes = [await self.task_stranded(task_id) for task_id in stranded]
+            if all(change is None or change == Change() for change in changes):
+                # Someone else was quicker, or the agent is back.
+                return
+            await asyncio.sleep(0)
 
     async def task_stranded(self, task_id: str) -> Change | None:
         async def read() -> tuple[TaskFacts, Agent | None] | None:

@@ -50,16 +50,9 @@ class Housekeeper:
             logger.warning("Housekeeping is put off: %s", error.detail)
 
     async def round(self) -> None:
-        await self.fail_stranded()
+        await self._engine.fail_stranded()
         await self._lose_silent()
         await self._forget()
-
-    async def fail_stranded(self) -> None:
-        """A task for a deregistered agent must not wait for ever."""
-        while stranded := await self._engine.storage.stranded(_BATCH):
-            for task_id in stranded:
-                await self._engine.task_stranded(task_id)
-            await asyncio.sleep(0)
 
     async def _lose_silent(self) -> None:
         threshold = self._engine.policy.silence_threshold

@@ -76,7 +76,7 @@ class Explanation:
     reason: PendingReason
     obstacles: tuple[Obstacle, ...] = ()
     candidate_count: int = 0
-    ahead: int = 0
+    ahead: int | None = None
     unblocked_by: tuple[str, ...] = ()
 
 
@@ -152,8 +152,8 @@ def _nobody(task: Task) -> PendingReason:
 def _gated(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingReason:
     if gate is not None and not (gate.spares_direct and task.direct_next):
         return PendingReason(gate.reason, gate.message, _since(task, gate.since), gate.until)
-    message = "The task is ready and is dispatched next."
-    if lane.ahead:
+    message = "The task is ready and waits for its turn."
+    if lane.ahead is not None:
         message = f"The task is ready; {lane.ahead} tasks of its queue stand before it."
     return PendingReason(Reason.READY, message, task.waiting_since)
 

@@ -146,6 +146,15 @@ async def test_cancelling_ends_it_and_tells_the_agent(service: Service) -> None:
     assert (await service.json("agent/a1"))["tasksInFlight"] == 0
     late = await service.post(f"task/{task['taskId']}/result", {"status": "completed"})
     assert late.json()["counted"] is False
+    again = await service.post(f"session/{session}/cancel")
+    assert (again.status_code, again.json()["error"]) == (202, answer.json()["error"])
+
+
+async def test_a_session_that_ended_otherwise_cannot_be_cancelled(service: Service) -> None:
+    await service.register()
+    session = await service.trigger()
+    task = await service.task(session)
+    await service.post(f"task/{task['taskId']}/result", {"status": "completed"})
     check_problem(await service.post(f"session/{session}/cancel"), 409, "conflict")
 
 

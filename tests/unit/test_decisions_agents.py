@@ -20,11 +20,10 @@ from opscore.models import (
 from opscore.workflow.decisions import (
     Registered,
     deregister_agent,
-    drain_agent,
     lose_silent_agent,
     on_agent_due,
     register_agent,
-    resume_agent,
+    update_agent,
 )
 from tests.builders import AGENT, NOW, agent, at, context, moves, report, types
 
@@ -237,24 +236,29 @@ def test_going_twice_is_going_once() -> None:
     gone = agent(standing=Standing.DEREGISTERED, standing_since=at(-9))
     assert deregister_agent(gone, context(), RECEIPT) == Change(receipt=RECEIPT)
     draining = agent(standing=Standing.DRAINING, standing_since=at(-9))
-    assert drain_agent(draining, context()) == Change()
+    assert update_agent(draining, {}, True, context()) == Change()
 
 
 def test_an_agent_can_be_drained_and_put_back() -> None:
-    drained = drain_agent(agent(missed_deadlines=2), context(-5)).agents[0]
+    drained = update_agent(agent(missed_deadlines=2), {}, True, context(-5)).agents[0]
     assert (drained.standing, drained.standing_since) == (Standing.DRAINING, at(-5))
-    change = resume_agent(drained, context())
+    change = update_agent(drained, {}, False, context())
     assert is_as_new(change.agents[0])
     assert types(change.events) == ["agent.returned"]
     assert change.may_ready
 
 
 def test_a_lost_agent_can_be_put_back() -> None:
-    assert is_as_new(resume_agent(agent(standing=Standing.LOST, **BAD_PAST), context()).agents[0])
+    assert is_as_new(
+        update_agent(agent(standing=Standing.LOST, **BAD_PAST), {}, False, context()).agents[0]
+    )
 
 
 def test_an_agent_in_service_is_not_put_back() -> None:
-    assert resume_agent(agent(hold=Hold(HoldReason.REPORTED_ERROR, NOW)), context()) == Change()
+    assert (
+        update_agent(agent(hold=Hold(HoldReason.REPORTED_ERROR, NOW)), {}, False, context())
+        == Change()
+    )
 
 
 # --- getting lost -----------------------------------------------------------------------------

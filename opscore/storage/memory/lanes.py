@@ -1,14 +1,16 @@
 """Lanes: the queues of waiting tasks, and the agents that are free to serve them.
 
-A lane is open when it has a task and a free agent. Only open lanes are looked at, so that
-a million tasks waiting for busy agents cost a claim nothing.
+A lane with a task and a free agent is offered: its most urgent task stands on a board beside
+those of other lanes. A claim looks at the top of the board only, so that a million tasks
+waiting for busy agents cost it nothing, and ten thousand lanes little.
 """
 
 import heapq
 from collections.abc import Callable
 from datetime import datetime
+from itertools import takewhile
 
-from opscore.models import Agent, Task, TaskStatus, agent_lane
+from opscore.models import Agent, Task, TaskStatus
 from opscore.storage.memory.lazy_heap import LazyHeap
 from opscore.storage.ordering import FairTurns, lanes_of, urgency
 
@@ -16,6 +18,9 @@ TaskEntry = tuple[int, int, str]
 FreeEntry = tuple[int, str]
 LevelKey = tuple[bool, int]
 Head = tuple[datetime, TaskEntry, LevelKey]
+
+
+_COUNTED_TO = 10_000
 
 
 class Level:
@@ -46,7 +51,8 @@ class Lanes:
         self._task_of = task_of
         self._free_agent = free_agent
         self._lanes: dict[str, Lane] = {}
-        self._open: set[str] = set()
+        self._boards: dict[bool, list[tuple[Head, str]]] = {False: [], True: []}
+        self._offered: dict[tuple[str, bool], Head] = {}
         self._listed: dict[str, Agent] = {}
         self._last_used: dict[str, int] = {}
         self._uses = 0
@@ -59,11 +65,13 @@ class Lanes:
         level.queue.push((level.turns.next(task.workflow_id), self._arrivals, task.id))
         level.waiting += 1
         if len(lane.free):
-            self._open.add(task.lane)
+            self._offer(task.lane, task.direct_next)
 
     def task_left(self, task: Task) -> None:
         """The task, as it was while queued, is queued no more."""
-        self._lanes[task.lane].levels[_level_key(task)].waiting -= 1
+        lane = self._lanes[task.lane]
+        lane.levels[_level_key(task)].waiting -= 1
+        self._drop_if_idle(task.lane, lane)
 
     def agent_changed(self, agent: Agent, has_free_slot: bool) -> None:
         if not has_free_slot:
@@ -74,41 +82,74 @@ class Lanes:
             self._listed[agent.id] = agent
             self._list(agent)
 
-    def forget_agent(self, agent_id: str) -> None:
-        self._listed.pop(agent_id, None)
-        self._last_used.pop(agent_id, None)
-        lane = self._lanes.get(agent_lane(agent_id))
-        if lane is not None and not lane.waiting:
-            del self._lanes[agent_lane(agent_id)]
-            self._open.discard(agent_lane(agent_id))
+    def forget_agent(self, agent: Agent) -> None:
+        self._listed.pop(agent.id, None)
+        self._last_used.pop(agent.id, None)
+        for key in lanes_of(agent):
+            if key in self._lanes:
+                self._drop_if_idle(key, self._lanes[key])
+
+    def _drop_if_idle(self, key: str, lane: Lane) -> None:
+        if not lane.waiting and lane.free.peek() is None:
+            del self._lanes[key]
 
     def waiting(self, lane_key: str) -> int:
         lane = self._lanes.get(lane_key)
         return lane.waiting if lane else 0
 
-    def ahead(self, task: Task) -> int:
-        """How many tasks of the lane have at least the task's priority and came before it."""
+    def ahead(self, task: Task) -> int | None:
+        """How many tasks of the lane stand before a queued one; None when it has very many."""
         lane = self._lanes.get(task.lane)
-        levels = lane.levels.items() if lane else ()
-        higher = sum(level.waiting for key, level in levels if key[1] > task.priority)
-        same = sum(level.waiting for key, level in levels if key[1] == task.priority)
-        return higher + max(0, same - 1)
+        if lane is None or lane.waiting > _COUNTED_TO:
+            return None
+        higher = sum(one.waiting for key, one in lane.levels.items() if key[1] > task.priority)
+        entries = sorted(
+            entry
+            for key, level in lane.levels.items()
+            if key[1] == task.priority
+            for entry in level.queue
+        )
+        before = takewhile(lambda entry: entry[2] != task.id, entries)
+        return higher + sum(1 for _ in before)
 
     def take(self, limit: int, only_direct: bool, assign: Callable[[Task, str], None]) -> None:
         """Hand the most urgent ready tasks to free agents; `assign` stores each pair."""
-        found = ((self._head(key, only_direct), key) for key in tuple(self._open))
-        heads = [(head, key) for head, key in found if head is not None]
-        heapq.heapify(heads)
-        while limit and heads:
-            head, key = heads[0]
-            fresh = self._head(key, only_direct)
+        routes = (True,) if only_direct else (False, True)
+        while limit and (top := self._top(routes)) is not None:
+            head, key = top
+            self._assign(key, head, assign)
+            limit -= 1
+
+    def _top(self, routes: tuple[bool, ...]) -> tuple[Head, str] | None:
+        """The most urgent offer of all that still stands."""
+        tops = (self._settle(route) for route in routes)
+        return min((top for top in tops if top is not None), default=None)
+
+    def _settle(self, direct: bool) -> tuple[Head, str] | None:
+        """Bring the top of a board up to date."""
+        board = self._boards[direct]
+        while board:
+            head, key = board[0]
+            if self._offered.get((key, direct)) != head:
+                heapq.heappop(board)
+                continue
+            fresh = self._head(key, direct)
+            if fresh == head:
+                return head, key
             if fresh is None:
-                heapq.heappop(heads)
-            elif fresh != head:
-                heapq.heapreplace(heads, (fresh, key))
+                heapq.heappop(board)
+                del self._offered[key, direct]
             else:
-                self._assign(key, head, assign)
-                limit -= 1
+                heapq.heapreplace(board, (fresh, key))
+                self._offered[key, direct] = fresh
+        return None
+
+    def _offer(self, key: str, direct: bool) -> None:
+        """Put the lane on the board, unless it stands there as urgent already."""
+        head, known = self._head(key, direct), self._offered.get((key, direct))
+        if head is not None and (known is None or head < known):
+            self._offered[key, direct] = head
+            heapq.heappush(self._boards[direct], (head, key))
 
     def _assign(self, key: str, head: Head, assign: Callable[[Task, str], None]) -> None:
         _, (turn, _, task_id), level_key = head
@@ -134,15 +175,15 @@ class Lanes:
         entry = lane.free.peek()
         return entry[1] if entry else None
 
-    def _head(self, key: str, only_direct: bool) -> Head | None:
-        lane = self._lanes[key]
-        if lane.free.peek() is None or not lane.waiting:
-            self._open.discard(key)
+    def _head(self, key: str, direct: bool) -> Head | None:
+        """The lane's most urgent task, of those with the same choice of routes."""
+        lane = self._lanes.get(key)
+        if lane is None or lane.free.peek() is None:
             return None
         heads = [
             (urgency(level_key[1], task.waiting_since), entry, level_key)
             for level_key, level in lane.levels.items()
-            if (level_key[0] or not only_direct)
+            if level_key[0] is direct
             and (entry := level.queue.peek()) is not None
             and (task := self._task_of(entry[2])) is not None
         ]
@@ -153,8 +194,8 @@ class Lanes:
         for key in lanes_of(agent):
             lane = self._lane(key)
             lane.free.push(entry)
-            if lane.waiting:
-                self._open.add(key)
+            for direct in {level_key[0] for level_key in lane.levels}:
+                self._offer(key, direct)
 
     def _lane(self, key: str) -> Lane:
         lane = self._lanes.get(key)

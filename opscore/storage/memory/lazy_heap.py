@@ -1,7 +1,7 @@
 """A heap whose entries may lose their meaning; those are dropped when they are met."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 E = TypeVar("E", bound=tuple[Any, ...])
@@ -17,6 +17,10 @@ class LazyHeap(Generic[E]):
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __iter__(self) -> Iterator[E]:
+        """The entries that hold, in no order."""
+        return filter(self._holds, self._entries)
 
     def push(self, entry: E) -> None:
         heapq.heappush(self._entries, entry)

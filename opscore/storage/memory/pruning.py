@@ -15,8 +15,10 @@ def prune(records: Records, retention: Retention, now: datetime) -> dict[str, in
         "tasks": tasks,
         "agents": _prune_agents(records, retention, now),
         "events": records.events.forget_before(now - retention.event_age, retention.batch),
-        "history": records.events.forget_states_before(now - retention.event_age),
     }
+    if not any(counts.values()):
+        # Every agent is looked at for this, so only once there is nothing else to forget.
+        counts["history"] = records.events.forget_states_before(now - retention.event_age)
     records.sweep()
     return {kind: count for kind, count in counts.items() if count}
 

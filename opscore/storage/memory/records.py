@@ -9,6 +9,7 @@ from opscore.models import (
     Agent,
     Candidate,
     Retention,
+    SessionStatus,
     Standing,
     Task,
     TaskFacts,
@@ -21,6 +22,7 @@ from opscore.storage.memory.events import EventLog
 from opscore.storage.memory.lanes import Lanes
 from opscore.storage.memory.listing import NewestFirst
 from opscore.storage.memory.timers import Kind, Timers
+from opscore.storage.ordering import lanes_of
 
 
 class Records:
@@ -36,9 +38,11 @@ class Records:
         self.tasks_by_age = NewestFirst(self.tasks)
         self.session_tasks: dict[str, tuple[str, ...]] = {}
         self.statuses: Counter[TaskStatus] = Counter()
+        self.session_statuses: Counter[SessionStatus] = Counter()
         self.events = EventLog(retention)
         self.lanes = Lanes(self.tasks.get, self._free_agent)
         self.timers = Timers(self._due_at)
+        self._serving: dict[str, set[str]] = {}
         self._in_flight: dict[str, dict[str, None]] = {}
         self._waiting_for: Counter[str] = Counter()
 
@@ -56,6 +60,11 @@ class Records:
 
     def tasks_of(self, session_id: str) -> tuple[Task, ...]:
         return tuple(self.tasks[task_id] for task_id in self.session_tasks.get(session_id, ()))
+
+    def serving(self, lane: str) -> list[Agent]:
+        """The agents that serve a lane, gone ones left out, by id."""
+        found = (self.agents[agent_id] for agent_id in sorted(self._serving.get(lane, ())))
+        return [agent for agent in found if agent.standing is not Standing.DEREGISTERED]
 
     def stranded(self) -> Iterator[str]:
         """Waiting tasks that only a deregistered agent could do."""
@@ -88,11 +97,25 @@ class Records:
         self.agents[agent.id] = agent
         if before is None:
             insort(self.agent_ids, agent.id)
+        if before is None or before.capabilities != agent.capabilities:
+            if before is not None:
+                self._serve_no_more(before)
+            self._serve(agent)
         since = gone_since(agent)
         if since is not None and since != gone_since(before):
             self.gone_agents.append((since, agent.id))
         self._set_timer(Kind.AGENT, agent.id, before.due_at if before else None, agent.due_at)
         self._tell_lanes(agent.id)
+
+    def _serve(self, agent: Agent) -> None:
+        for lane in lanes_of(agent):
+            self._serving.setdefault(lane, set()).add(agent.id)
+
+    def _serve_no_more(self, agent: Agent) -> None:
+        for lane in set(lanes_of(agent)):
+            self._serving[lane].discard(agent.id)
+            if not self._serving[lane]:
+                del self._serving[lane]
 
     def put_session(self, session: WorkflowSession) -> None:
         before = self.sessions.get(session.id)
@@ -101,6 +124,9 @@ class Records:
             self.sessions_by_age.add(session.created_at, session.id)
         if session.ended_at is not None and (before is None or before.ended_at is None):
             self.ended_sessions.append((session.ended_at, session.id))
+        if before is not None:
+            self.session_statuses[before.status] -= 1
+        self.session_statuses[session.status] += 1
         before_due = before.due_at if before else None
         self._set_timer(Kind.SESSION, session.id, before_due, session.due_at)
 
@@ -173,7 +199,7 @@ class Records:
 
     def forget_session(self, session_id: str) -> int:
         """Forget an ended session with its tasks and events; how many tasks went."""
-        del self.sessions[session_id]
+        self.session_statuses[self.sessions.pop(session_id).status] -= 1
         task_ids = self.session_tasks.pop(session_id, ())
         for task_id in task_ids:
             self.statuses[self.tasks.pop(task_id).status] -= 1
@@ -181,10 +207,11 @@ class Records:
         return len(task_ids)
 
     def forget_agent(self, agent_id: str) -> None:
-        del self.agents[agent_id]
+        agent = self.agents.pop(agent_id)
         del self.agent_ids[bisect_left(self.agent_ids, agent_id)]
+        self._serve_no_more(agent)
         self.events.forget_agent(agent_id)
-        self.lanes.forget_agent(agent_id)
+        self.lanes.forget_agent(agent)
 
     def is_needed(self, agent_id: str) -> bool:
         """Whether a gone agent still has a task, in flight or waiting."""

@@ -36,13 +36,12 @@ from opscore.models import (
 )
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
-from opscore.storage.interface import DueItems, Storage
+from opscore.storage.interface import EARLY_REPORT_AGE, DueItems, Storage
 from opscore.storage.matching import agent_matches, contains
 from opscore.storage.memory.listing import newest_first
 from opscore.storage.memory.pruning import prune
 from opscore.storage.memory.records import Records
 from opscore.storage.memory.timers import Kind
-from opscore.storage.ordering import lanes_of
 
 _EARLY_REPORTS = 1000
 
@@ -268,14 +267,20 @@ class MemoryStorage(Storage):
         with self._lock:
             ids = self._records.sessions_by_age.before(cursor)
             sessions = (self._records.sessions[session_id] for session_id in ids)
-            found = (session for session in sessions if _session_matches(where, session))
+            found: Iterator[WorkflowSession] = (
+                session for session in sessions if _session_matches(where, session)
+            )
+            if where.status is not None and cursor is None:
+                # So many there are; looking on after the last of them would be in vain.
+                found = islice(found, self._records.session_statuses[where.status])
             return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
 
     async def tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> Page[Task]:
         with self._lock:
-            found = (
-                task for task in self._newest_tasks(where, cursor) if _task_matches(where, task)
-            )
+            tasks = self._newest_tasks(where, cursor)
+            found: Iterator[Task] = (task for task in tasks if _task_matches(where, task))
+            if where.status is not None and cursor is None:
+                found = islice(found, self._records.statuses[where.status])
             return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
 
     def _newest_tasks(self, where: TaskFilter, cursor: str | None) -> Iterator[Task]:
@@ -287,12 +292,11 @@ class MemoryStorage(Storage):
 
     async def lane(self, task: Task, limit: int) -> LaneFacts:
         with self._lock:
-            agents = (self._records.agents[agent_id] for agent_id in self._records.agent_ids)
-            serving = [agent for agent in agents if _could_serve(agent, task)]
+            serving = self._records.serving(task.lane)
             return LaneFacts(
                 tuple(map(self._records.candidate, islice(serving, limit))),
                 len(serving),
-                self._records.lanes.ahead(task) if task.status is TaskStatus.QUEUED else 0,
+                self._records.lanes.ahead(task) if task.status is TaskStatus.QUEUED else None,
                 self._records.lanes.waiting(task.lane),
             )
 
@@ -326,11 +330,27 @@ class MemoryStorage(Storage):
     async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
         with self._lock:
             counts = prune(self._records, retention, now)
-            for key in _expired(self._keys, now, retention.batch):
-                del self._keys[key]
-            for signature in _expired(self._receipts, now, retention.batch):
-                del self._receipts[signature]
+            for kind, expired in self._expired(retention, now).items():
+                if expired:
+                    counts[kind] = expired
         return counts
+
+    def _expired(self, retention: Retention, now: datetime) -> dict[str, int]:
+        """Forget a batch of records that have expired, and count it by kind."""
+        keys = _expired(self._keys, now, retention.batch)
+        for key in keys:
+            del self._keys[key]
+        signatures = _expired(self._receipts, now, retention.batch)
+        for signature in signatures:
+            del self._receipts[signature]
+        early = [i for i, (at, _) in self._early.items() if at < now - EARLY_REPORT_AGE]
+        for agent_id in early:
+            del self._early[agent_id]
+        return {
+            "idempotencyKeys": len(keys),
+            "receipts": len(signatures),
+            "earlyReports": len(early),
+        }
 
 
 _DUE_ORDER = (Kind.TASK, Kind.SESSION, Kind.AGENT)
@@ -353,10 +373,6 @@ def _expired(
             break
         old.append(key)
     return old
-
-
-def _could_serve(agent: Agent, task: Task) -> bool:
-    return agent.standing is not Standing.DEREGISTERED and task.lane in lanes_of(agent)
 
 
 def _session_matches(where: SessionFilter, session: WorkflowSession) -> bool:

@@ -3,11 +3,10 @@
 from opscore.workflow.decisions.agents import (
     Registered,
     deregister_agent,
-    drain_agent,
     lose_silent_agent,
     on_agent_due,
     register_agent,
-    resume_agent,
+    update_agent,
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.deadlines import on_session_due, on_stranded, on_task_due
@@ -32,7 +31,6 @@ __all__ = [
     "Registered",
     "cancel_session",
     "deregister_agent",
-    "drain_agent",
     "enqueue_task",
     "fallback_task",
     "handle_task_failure",
@@ -47,10 +45,10 @@ __all__ = [
     "on_task_due",
     "on_task_result",
     "register_agent",
-    "resume_agent",
     "retry_task",
     "run_deadline",
     "schedule_task",
     "start_session",
+    "update_agent",
     "update_session",
 ]

@@ -1,8 +1,10 @@
 """Decisions about an agent's place in the registry."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from opscore.exceptions import ConflictError
 from opscore.models import (
     BREAKER_THRESHOLD,
     Agent,
@@ -147,18 +149,22 @@ def deregister_agent(agent: Agent, ctx: Context, receipt: WebhookReceipt | None 
     return replace(draft.change(), receipt=receipt)
 
 
-def drain_agent(agent: Agent, ctx: Context) -> Change:
-    """No new tasks, but the agent stays known and may be put back with `resume_agent`."""
+def update_agent(
+    agent: Agent, changes: Mapping[str, Any], draining: bool | None, ctx: Context
+) -> Change:
+    """Change fields by hand. Draining: no new tasks, but the agent stays known."""
+    if agent.standing is Standing.DEREGISTERED:
+        raise ConflictError("The agent was deregistered; register it again with POST agents.")
     draft = Draft(ctx)
-    if agent.standing is not Standing.DRAINING:
+    changed = {key: value for key, value in changes.items() if getattr(agent, key) != value}
+    if changed:
+        reset = {"delivery_failures": 0} if "contact_endpoint" in changed else {}
+        agent = draft.agent(agent, **changed, **reset)
+        draft.event(EventType.AGENT_UPDATED, agent_id=agent.id, **_shown(agent))
+    if draining and agent.standing is not Standing.DRAINING:
         _set_standing(draft, agent, Standing.DRAINING, EventType.AGENT_DRAINING, None)
-    return draft.change()
-
-
-def resume_agent(agent: Agent, ctx: Context) -> Change:
-    draft = Draft(ctx)
-    if agent.standing is not Standing.REGISTERED:
-        agent = draft.agent(agent, **_back_in_service(draft))
+    if draining is False and agent.standing is not Standing.REGISTERED:
+        draft.agent(agent, **_back_in_service(draft))
         draft.event(EventType.AGENT_RETURNED, agent_id=agent.id)
     return draft.change()
 

@@ -71,6 +71,7 @@ def record_state(
             "standing": Standing.REGISTERED,
             "standing_since": draft.ctx.now,
             "standing_reason": None,
+            "delivery_failures": 0,
         }
         draft.event(EventType.AGENT_RETURNED, agent_id=agent.id)
     if not settled.out_of_order and not settled.repeated:

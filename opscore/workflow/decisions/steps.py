@@ -30,6 +30,9 @@ _OUT_OF_FLIGHT: dict[str, Any] = {
     "start_deadline": None,
     "run_deadline": None,
     "delayed_until": None,
+}
+_NOT_BEGUN: dict[str, Any] = {
+    **_OUT_OF_FLIGHT,
     "accepted_at": None,
     "active_at": None,
     "heartbeat_at": None,
@@ -74,7 +77,7 @@ def enqueue_task(draft: Draft, task: Task, session: WorkflowSession, **changes: 
     step = session.definition.task(task.step_id)
     task = draft.task(
         task,
-        **_OUT_OF_FLIGHT,
+        **_NOT_BEGUN,
         status=TaskStatus.QUEUED,
         waiting_since=draft.ctx.now,
         queue_deadline=_after(draft.ctx.now, step.queue_timeout),
@@ -88,7 +91,7 @@ def schedule_task(draft: Draft, task: Task, until: datetime, **changes: Any) -> 
     """The task may run from the given time on."""
     task = draft.task(
         task,
-        **{**_OUT_OF_FLIGHT, "delayed_until": until},
+        **{**_NOT_BEGUN, "delayed_until": until},
         status=TaskStatus.DELAYED,
         waiting_since=draft.ctx.now,
         queue_deadline=None,
@@ -257,6 +260,7 @@ def fallback_task(draft: Draft, task: Task, session: WorkflowSession, failure: F
                 preferred_agent=None,
                 fell_back=True,
                 retries=0,
+                lost_leases=0,
                 not_found=0,
                 error=describe(failure),
             )

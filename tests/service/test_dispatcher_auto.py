@@ -15,6 +15,7 @@ from opscore.models import (
     MessageType,
     Policy,
     SessionStatus,
+    Standing,
     StateReport,
     TaskResult,
     TaskStatus,
@@ -200,6 +201,24 @@ async def test_other_modes_know_one_way(build: Builder, mode: DispatchMode, via:
     await house.pass_time(40)
     assert set(courier.routes) == {via}
     assert house.engine.forwarding.state is Forwards.UNKNOWN
+
+
+@pytest.mark.parametrize("proved", [True, False])
+async def test_silence_is_the_agents_fault_only_where_forwards_are_known_to_arrive(
+    build: Builder, proved: bool
+) -> None:
+    policy = Policy(mode=DispatchMode.AGENTKIT, start_timeout=timedelta(seconds=10))
+    house = await build(Switchboard(always=Accepted()), policy)
+    await house.register()
+    if proved:
+        session = await house.trigger()
+        await hear(house, "active")
+        await finish(house, session.id)
+        assert house.engine.forwarding.state is Forwards.PROVED
+    await house.trigger()
+    await house.pass_time(60)
+    standing = (await house.lifecycle.get_agent("a1")).agent.standing
+    assert standing is (Standing.LOST if proved else Standing.REGISTERED)
 
 
 async def test_a_start_deadline_of_zero_waits_for_the_run_deadline(build: Builder) -> None:

@@ -118,6 +118,22 @@ async def test_F29_a_wrong_key_opens_the_breaker_at_once(build: Builder) -> None
     assert {task.retries for task in await house.tasks()} == {0}
 
 
+async def test_F38_a_failed_probe_costs_no_retry(build: Builder) -> None:
+    lost = Failure(FailureCode.OUTCOME_UNKNOWN, "The connection was reset.")
+    courier = Switchboard(always=lost)
+    house = await build(courier, THROUGH_AGENTKIT, concurrency=1)
+    await house.register(concurrency=99)
+    for _ in range(6):
+        await house.trigger()
+    assert broken(house.dispatcher)
+    await house.pass_time(2)
+    probe = courier.calls[5]
+    before, after = probe.claim.task, await house.lifecycle.get_task(probe.task_id)
+    assert len(courier.calls) == 6
+    assert (after.attempt, after.retries) == (before.attempt, before.retries)
+    assert sorted(task.retries for task in await house.tasks()) == [0, 1, 1, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("outcomes", "is_broken"),
     [

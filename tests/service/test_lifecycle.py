@@ -242,6 +242,27 @@ async def test_F40_F43_a_report_said_twice_or_too_late_changes_nothing(build: Bu
     assert len(await house.events(EventType.TASK_LATE)) == 2
 
 
+async def test_F42_the_first_attempts_answer_after_the_second_began_is_late(
+    build: Builder,
+) -> None:
+    courier = Switchboard()
+    house = await build(courier)
+    await house.register()
+    session = await house.trigger()
+    await courier.answer()
+    await house.pass_time(10)
+    await courier.answer()
+    task = await house.task()
+    assert task.attempt == 2
+    old = StateReport("a1", "finished", {"taskId": task.id, "attempt": 1})
+    await house.lifecycle.set_state(old)
+    assert await house.task() == task
+    assert len(await house.events(EventType.TASK_LATE)) == 1
+    new = StateReport("a1", "finished", {"taskId": task.id, "attempt": 2, "result": 2})
+    await house.lifecycle.set_state(new)
+    assert (await house.session(session.id)).output == 2
+
+
 async def test_F51_a_report_that_cannot_be_written_is_made_up_for_by_the_deadline(
     build: Builder,
 ) -> None:

@@ -172,16 +172,19 @@ async def test_F20_a_wall_clock_that_jumps_expires_nothing(build: Builder, hours
 # --- when others are slow, quick or gone ------------------------------------------------------
 
 
-async def test_a_timer_that_nobody_spoke_of_is_found(build: Builder) -> None:
+@pytest.mark.parametrize("another", [True, False])
+async def test_a_timer_that_nobody_spoke_of_is_found(build: Builder, another: bool) -> None:
     house = await build(running=False)
     house.spawn(house.timekeeper.run())
     await house.register()
-    await house.trigger()
+    session = await house.trigger()
+    if another:
+        await house.trigger(step("one", delay=timedelta(hours=1)))
     await settle(50)
     now = house.clock.now()
     await house.storage.claim("dead", now, now + seconds(15), 1)
     await house.pass_time(20, step=0.5)
-    task = await house.task()
+    task = await house.task(session.id)
     assert (task.status, task.lost_leases) == (TaskStatus.QUEUED, 1)
 
 

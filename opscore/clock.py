@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -26,10 +26,6 @@ class SystemClock:
 
     def wall(self) -> datetime:
         return datetime.now(UTC)
-
-    def drift(self) -> timedelta:
-        """How far the wall clock has moved away from the steady time."""
-        return self.wall() - self.now()
 
     async def wait(self, event: asyncio.Event, until: datetime | None) -> None:
         timeout = None if until is None else max(0.0, (until - self.now()).total_seconds())

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     log_file: Path | None = Field(None, description="A file that gets the log too; it rotates.")
     access_log: bool = Field(True, description="Whether each request is logged.")
     drain_timeout: float = Field(
-        25, gt=0, le=300, description="Seconds that running deliveries get after SIGTERM."
+        20, gt=0, le=300, description="Seconds that running deliveries get after SIGTERM."
     )
     retention_sessions: int = Field(10_000, ge=0, description="How many ended sessions are kept.")
     retention_days: float = Field(

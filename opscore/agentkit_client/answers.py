@@ -10,10 +10,18 @@ import orjson
 
 from opscore.agentkit_client.bodies import UnacceptableBodyError, read_json, read_text
 from opscore.agentkit_client.retry_after import DEFAULT_WAIT, read_retry_after
-from opscore.models import Accepted, Answered, Failure, FailureCode, MessageType, Outcome, Task
+from opscore.models import (
+    RESULT_LIMIT,
+    Accepted,
+    Answered,
+    Failure,
+    FailureCode,
+    MessageType,
+    Outcome,
+    Task,
+)
 
 MAX_ANSWER = 1024 * 1024
-MAX_RESULT = 256 * 1024
 MAX_KEPT_BODY = 4096
 MAX_MESSAGE = 500
 
@@ -153,10 +161,10 @@ def _agent_error(document: Mapping[str, Any]) -> Failure:
 
 
 def _answered(result: Any, who: str) -> Outcome:
-    if len(orjson.dumps(result)) > MAX_RESULT:
+    if len(orjson.dumps(result)) > RESULT_LIMIT:
         return Failure(
             FailureCode.REJECTED,
-            f"{who}'s result is too large: it is over {MAX_RESULT // 1024} KiB; "
+            f"{who}'s result is too large: it is over {RESULT_LIMIT // 1024} KiB; "
             "store it elsewhere and return where it is.",
             terminal=True,
         )

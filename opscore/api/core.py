@@ -71,9 +71,10 @@ class Core:
         self._spawn("housekeeper", self.housekeeper.run)
 
     async def drain(self) -> None:
-        """Take no new work; let running deliveries end, or give them back."""
-        self.lifecycle.draining = True
-        await self.dispatcher.stop(self.settings.drain_timeout)
+        """Take no new work; let running deliveries end, or give them back. Once is enough."""
+        if not self.lifecycle.draining:
+            self.lifecycle.draining = True
+            await self.dispatcher.stop(self.settings.drain_timeout)
 
     async def stop(self) -> None:
         await self.drain()

@@ -9,7 +9,7 @@ from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep
 from opscore.api.views import View
 from opscore.exceptions import StorageError
-from opscore.models import DispatchMode
+from opscore.models import Counts, DispatchMode
 from opscore.workflow.forwarding import Forwards
 
 router = APIRouter(tags=["service"])
@@ -51,6 +51,7 @@ class ReadyView(View):
     agentkit_breaker_open_until: datetime | None
     agents: int
     sessions: int
+    tasks_by_status: dict[str, int]
     tasks_waiting: int
     tasks_in_flight: int
     messages_under_way: int
@@ -104,8 +105,16 @@ async def _reasons(core: Core) -> list[str]:
     return reasons
 
 
+async def _counts(core: Core) -> Counts:
+    """What there is; nothing can be said while the storage is away."""
+    try:
+        return await core.storage.counts()
+    except StorageError:
+        return Counts()
+
+
 async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
-    counts = await core.storage.counts()
+    counts = await _counts(core)
     known = core.engine.forwarding
     return ReadyView(
         status="not ready" if reasons else "ready",
@@ -117,6 +126,7 @@ async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
         agentkit_breaker_open_until=core.dispatcher.upstream.open_until,
         agents=counts.agents,
         sessions=counts.sessions,
+        tasks_by_status=counts.by_status,
         tasks_waiting=counts.waiting,
         tasks_in_flight=counts.in_flight,
         messages_under_way=core.dispatcher.under_way,

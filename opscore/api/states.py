@@ -14,11 +14,11 @@ from opscore.api.schemas import StateIn
 from opscore.api.views import EventView, ListView, StateView
 from opscore.exceptions import BadRequestError, OpsCoreError, PayloadTooLargeError
 from opscore.middleware.problem import request_id_of, send_problem
-from opscore.models import StateReport
+from opscore.models import RESULT_LIMIT, StateReport
 
 PATH = "/v1/opscore/agent/{agent_id}/state"
 _BEFORE_ID, _AFTER_ID = PATH.split("{agent_id}")
-BODY_LIMIT = 256 * 1024 + 4096
+BODY_LIMIT = RESULT_LIMIT + 4096
 
 _ACCEPTED = b'{"status":"success","message":"State update accepted"}'
 _HEADERS = [

@@ -12,7 +12,7 @@ from opscore.api.problems import CHANGING, FINDING, READING
 from opscore.api.schemas import HeartbeatIn, ResultIn
 from opscore.api.views import ListView, ResultView, TaskView, View, WhyView
 from opscore.exceptions import PayloadTooLargeError
-from opscore.models import TaskFilter, TaskResult, TaskStatus
+from opscore.models import RESULT_LIMIT, TaskFilter, TaskResult, TaskStatus
 
 router = APIRouter(tags=["tasks"])
 
@@ -92,7 +92,7 @@ async def heartbeat(task_id: TaskId, body: HeartbeatIn, lifecycle: LifecycleDep)
 
 
 def _check_size(value: Any) -> None:
-    if len(orjson.dumps(value)) > 256 * 1024:
+    if len(orjson.dumps(value)) > RESULT_LIMIT:
         raise PayloadTooLargeError(
             "This may have at most 256 KiB; keep large data elsewhere and send where it is."
         )

@@ -42,6 +42,7 @@ from opscore.models.facts import (
 from opscore.models.policy import DispatchMode, Policy, Retention
 from opscore.models.query import AgentFilter, EventFilter, Page, SessionFilter, TaskFilter
 from opscore.models.report import (
+    RESULT_LIMIT,
     Accepted,
     Answered,
     Failure,
@@ -58,6 +59,7 @@ __all__ = [
     "BREAKER_THRESHOLD",
     "DEFAULT_PRIORITY",
     "HIGHEST_PRIORITY",
+    "RESULT_LIMIT",
     "Accepted",
     "Agent",
     "AgentFacts",

@@ -38,7 +38,6 @@ class EventType(StrEnum):
     TASK_FAILED = "task.failed"
     TASK_TIMED_OUT = "task.timed_out"
     TASK_CANCELLED = "task.cancelled"
-    TASK_SKIPPED = "task.skipped"
     TASK_LATE = "task.late"
     DELIVERY_LEARNED = "delivery.learned"
     STORAGE_PRUNED = "storage.pruned"

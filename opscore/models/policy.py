@@ -29,7 +29,6 @@ class Policy:
     out_of_order_window: timedelta = timedelta(seconds=60)
     clock_ahead_limit: timedelta = timedelta(minutes=5)
     history_details_limit: int = 4096
-    result_limit: int = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+RESULT_LIMIT = 256 * 1024
+"""The most bytes that a result, an error or the details of a report may have."""
+
 
 @dataclass(frozen=True, slots=True)
 class StateReport:

@@ -18,7 +18,6 @@ class TaskStatus(StrEnum):
     FAILED = "failed"
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
-    SKIPPED = "skipped"
 
     @property
     def waiting(self) -> bool:

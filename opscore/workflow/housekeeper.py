@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 _TICK = 1.0
 _TICKS_BETWEEN_ROUNDS = 5
 _LAG_WARNING = 1.0
+_DRIFT_WARNING = 10.0
 _BATCH = 100
 
 
@@ -26,6 +27,7 @@ class Housekeeper:
         self._tick_length = tick
         self.lag = 0.0
         self.worst_lag = 0.0
+        self._drift = 0.0
 
     async def run(self) -> None:
         ticks = 0
@@ -49,7 +51,15 @@ class Housekeeper:
         except (StorageError, VersionConflictError) as error:
             logger.warning("Housekeeping is put off: %s", error.detail)
 
+    def _watch_the_clock(self) -> None:
+        """Deadlines do not follow the wall clock, but whoever set it should know."""
+        drift = (self._engine.clock.wall() - self._engine.clock.now()).total_seconds()
+        if abs(drift - self._drift) > _DRIFT_WARNING:
+            self._drift = drift
+            logger.warning("The wall clock was set by %.0f seconds; deadlines stand.", drift)
+
     async def round(self) -> None:
+        self._watch_the_clock()
         await self._engine.fail_stranded()
         await self._lose_silent()
         await self._forget()

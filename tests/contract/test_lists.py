@@ -262,7 +262,7 @@ async def test_silent_agents_longest_silent_first(storage: Storage) -> None:
     [
         ({}, [3, 2, 1]),
         ({"status": SessionStatus.FAILED}, [2]),
-        ({"status": SessionStatus.PAUSED}, []),
+        ({"status": SessionStatus.TIMED_OUT}, []),
         ({"workflow_id": "other"}, [3]),
         ({"workflow_id": "othe"}, []),
         ({"agent_id": "a2"}, [2, 1]),
@@ -299,7 +299,7 @@ async def test_sessions_that_match_newest_first(
     [
         ({}, [3, 2, 1]),
         ({"status": TaskStatus.QUEUED}, [3, 1]),
-        ({"status": TaskStatus.SKIPPED}, []),
+        ({"status": TaskStatus.TIMED_OUT}, []),
         ({"session_id": session_id(2)}, [2]),
         ({"session_id": session_id(9)}, []),
         ({"agent_id": "a1"}, [2]),

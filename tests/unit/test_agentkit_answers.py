@@ -10,12 +10,19 @@ from hypothesis import strategies as st
 
 from opscore.agentkit_client.answers import (
     MAX_KEPT_BODY,
-    MAX_RESULT,
     HttpAnswer,
     agentkit_outcome,
     direct_outcome,
 )
-from opscore.models import Accepted, Answered, Failure, FailureCode, MessageType, Outcome
+from opscore.models import (
+    RESULT_LIMIT,
+    Accepted,
+    Answered,
+    Failure,
+    FailureCode,
+    MessageType,
+    Outcome,
+)
 from tests.unit.agentkit_values import NOW, make_task
 
 WORKFLOW = make_task()
@@ -302,7 +309,7 @@ def test_a_wrong_contact_endpoint_is_named(status: int) -> None:
 
 @pytest.mark.parametrize(("surplus", "fits"), [(0, True), (1, False)])
 def test_F15_a_result_over_256_kib_is_refused(surplus: int, fits: bool) -> None:
-    result = "x" * (MAX_RESULT - 2 + surplus)
+    result = "x" * (RESULT_LIMIT - 2 + surplus)
     direct = answer(200, {"status": "completed", "result": result})
     outcomes = (
         agentkit_outcome(answer(202, TOOL_DONE | {"data": {"result": result}}), TOOL, NOW),

@@ -115,7 +115,7 @@ def test_a_task_waits_is_in_flight_or_has_ended(status: TaskStatus) -> None:
         (running(run_deadline=at(9)), 9),
         (running(run_deadline=at(9), lease_until=at(2)), 2),
         (task(status=TaskStatus.COMPLETED, queue_deadline=at(1), run_deadline=at(2)), None),
-        (task(status=TaskStatus.SKIPPED, run_deadline=at(2)), None),
+        (task(status=TaskStatus.CANCELLED, run_deadline=at(2)), None),
     ],
 )
 def test_the_next_moment_at_which_a_task_needs_attention(one: Task, due: float | None) -> None:

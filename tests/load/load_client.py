@@ -80,10 +80,9 @@ class _Connection(asyncio.Protocol):
 
 
 def _content_length(head: bytes) -> int:
-    for line in head.split(b"\r\n"):
-        if line[:15].lower() == b"content-length:":
-            return int(line[15:])
-    return 0
+    lowered = head.lower()
+    start = lowered.find(b"content-length:")
+    return int(lowered[start + 15 :].partition(b"\r\n")[0]) if start >= 0 else 0
 
 
 async def load(port: int, make: RequestMaker, connections: int, seconds: float) -> Tally:

@@ -16,7 +16,6 @@ from opscore.lifecycle import Trigger
 from opscore.models import (
     Accepted,
     Answered,
-    Delivery,
     DispatchMode,
     Failure,
     FailureCode,
@@ -141,6 +140,8 @@ class EngineMachine(RuleBasedStateMachine):
             details["attempt"] = task.attempt + shift
         sender = task.agent_id or "a1"
         self._report(StateReport(sender, word, details, self._moment(when)))
+        if shift or task.status.ended:
+            assert self._task(task.id) == task, "a late report changes nothing"
 
     @precondition(lambda self: self.reports)
     @rule(pick=picks)
@@ -330,9 +331,15 @@ class EngineMachine(RuleBasedStateMachine):
             self.world.acked.add(session.id)
 
     def _tell(self, post: Post, outcome: Outcome, probe: bool = False) -> None:
-        via = post.via
-        assert via in Delivery
-        self.world.do(self.world.engine.task_outcome(post.claim, via, outcome, probe))
+        claimed = post.claim.task
+        before = self._task(claimed.id)
+        self.world.do(self.world.engine.task_outcome(post.claim, post.via, outcome, probe))
+        overtaken = (before.attempt, before.owner) != (claimed.attempt, claimed.owner)
+        if overtaken or not before.status.in_flight:
+            assert self._task(claimed.id) == before, "who has lost the task changes nothing"
+
+    def _task(self, task_id: str) -> Task:
+        return self.world.do(self.world.lifecycle.get_task(task_id))
 
 
 TestEngineMachine = EngineMachine.TestCase

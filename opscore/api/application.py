@@ -2,11 +2,13 @@
 
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.middleware import Middleware
+from starlette.types import ASGIApp
 
 from opscore.agentkit_client import AgentKitClient
 from opscore.api import agents, events, health, sessions, states, tasks, webhook, workflows
@@ -28,6 +30,20 @@ logger = logging.getLogger(__name__)
 
 PREFIX = "/v1/opscore"
 _HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+
+
+class Application(FastAPI):
+    """FastAPI with our layers around the framework's own: what they answer never enters it."""
+
+    def __init__(self, layers: Sequence[Middleware], **given: Any) -> None:
+        super().__init__(**given)
+        self._layers = tuple(layers)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app = super().build_middleware_stack()
+        for layer in reversed(self._layers):
+            app = layer.cls(app, *layer.args, **layer.kwargs)
+        return app
 
 
 def create_app(
@@ -55,15 +71,15 @@ def create_app(
                 raise
             yield
 
-    app = FastAPI(
+    app = Application(
+        _layers(settings, log),
         title="Ops-Core",
         lifespan=lifespan,
-        middleware=_middleware(settings, log),
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        telemetry={"tracing": False, "metrics": False},
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.include_router(_resources(), prefix=PREFIX)
     app.include_router(health.router)
@@ -79,7 +95,8 @@ def _resources() -> APIRouter:
     return router
 
 
-def _middleware(settings: Settings, log: LogPipeline | None) -> list[Middleware]:
+def _layers(settings: Settings, log: LogPipeline | None) -> list[Middleware]:
+    """What every request passes, from outside in."""
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     return [
         Middleware(RequestContext, access_log=log if _logs_access(settings) else None),

@@ -81,6 +81,7 @@ def _serve(settings: Settings, app: FastAPI) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=_CONNECTIONS_GRACE,
     )
     server = Server(config, app)

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 KEY = "bench-key"
 
-app = FastAPI(telemetry={"tracing": False, "metrics": False})
+app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
 bearer = HTTPBearer()
 
 

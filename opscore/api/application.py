@@ -125,8 +125,8 @@ async def _running(core: Core) -> AsyncIterator[None]:
     _warn(core)
     await core.start()
     # What exists now lives as long as the process; the collector need not look at it again.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     try:
         yield
     finally:

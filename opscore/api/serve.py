@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _CONNECTIONS_GRACE = 3
 # Less often than by default: at full load the young generation fills in milliseconds.
-_GC_THRESHOLDS = (50_000, 20, 100)
+_GC_THRESHOLDS = (200_000, 50, 100)
 
 
 class Server(uvicorn.Server):

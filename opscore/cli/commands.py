@@ -22,7 +22,6 @@ def serve(
     gc.disable()
     from opscore.cli.service import run_service  # noqa: PLC0415 - loaded on use, see the package
 
-    gc.enable()
     raise typer.Exit(run_service(host, port))
 
 

@@ -37,7 +37,12 @@ class Request(BaseModel):
     """Spelled in camelCase; what is not known is refused, so that a slip is noticed."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True, extra="forbid"
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        extra="forbid",
+        # Built when first used: the start of the service does not wait for it.
+        defer_build=True,
     )
 
 

@@ -33,7 +33,11 @@ T = TypeVar("T")
 
 class View(BaseModel):
     model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, validate_by_alias=True
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        # Built when first used: the start of the service does not wait for it.
+        defer_build=True,
     )
 
 

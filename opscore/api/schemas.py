@@ -41,8 +41,6 @@ class Request(BaseModel):
         validate_by_name=True,
         validate_by_alias=True,
         extra="forbid",
-        # Built when first used: the start of the service does not wait for it.
-        defer_build=True,
     )
 
 

@@ -1,6 +1,5 @@
 """`opscore serve`, `opscore demo` and `opscore version`."""
 
-import gc
 from typing import Annotated, Literal
 
 import typer
@@ -18,8 +17,6 @@ def serve(
     ] = None,
 ) -> None:
     """Start the service with the settings of the environment and of .env."""
-    # What is loaded here stays; that the collector looks through it costs a tenth of the start.
-    gc.disable()
     from opscore.cli.service import run_service  # noqa: PLC0415 - loaded on use, see the package
 
     raise typer.Exit(run_service(host, port))

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import opscore
-from opscore.cli import app
 from opscore.cli.demo_client import SeenEvent, read_event
 from opscore.cli.demo_story import WORKFLOW, sentence
+from opscore.cli.parser import app
 from opscore.models import EventType
 from opscore.workflow.templates import load_workflow_template
 
@@ -33,7 +33,7 @@ def test_help_names_every_command() -> None:
 def test_help_is_quick_because_it_loads_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\n"
-        "from opscore.cli import app\n"
+        "from opscore.cli.parser import app\n"
         f"app({arguments!r}, standalone_mode=False)\n"
         "print('LOADED', *sys.modules)\n"
     )

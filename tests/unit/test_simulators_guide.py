@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
-from opscore.cli import app
+from opscore.cli.parser import app
 from opscore.simulators.agent import SimulatedAgent
 from opscore.simulators.agentkit import SimulatedAgentKit
 from opscore.simulators.words import Style

@@ -1,6 +1,6 @@
 """`make bench`: measures the service and says whether it keeps its bounds.
 
-python -m tests.load.bench [state] [latency] [dispatch] [queue] [rest]
+python -m tests.load.bench [rest] [state] [latency] [dispatch] [queue]
 """
 
 import platform

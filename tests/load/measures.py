@@ -300,7 +300,7 @@ def _resident() -> int:
 
 def at_rest(seconds: float = 20.0) -> list[Figure]:
     starts = []
-    for _ in range(3):
+    for _ in range(5):
         with opscore() as (_, _, ready):
             starts.append(ready)
     with opscore() as (_, process, _):
@@ -323,9 +323,10 @@ def _cpu_seconds(pid: int) -> float:
 
 
 MEASURES: dict[str, Callable[[], list[Figure]]] = {
+    # First, while the machine is as quiet as it gets.
+    "rest": at_rest,
     "state": state_reports,
     "latency": trigger_latency,
     "dispatch": dispatch_rate,
     "queue": waiting_tasks,
-    "rest": at_rest,
 }

@@ -91,7 +91,8 @@ class Engine:
         """None when the agent is unknown; the report is kept for a registration that follows."""
         task_id = decisions.named_task(report.details)
         # One after the other for each agent: they would only conflict, and none may be lost.
-        await self._turns.enter(report.agent_id)
+        if not self._turns.take(report.agent_id):
+            await self._turns.wait(report.agent_id)
         try:
             change = await self._change(
                 lambda: self.storage.agent_facts(report.agent_id, task_id),

@@ -5,17 +5,24 @@ from collections import deque
 
 
 class Turns:
-    """Call `enter` before and `leave` after. Nothing is kept of a key that nobody holds."""
+    """`take` or else `wait` before, and `leave` after. Nothing is kept of a free key."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, deque[asyncio.Future[None]]] = {}
+        self._queues: dict[str, deque[asyncio.Future[None]] | None] = {}
 
-    async def enter(self, key: str) -> None:
-        queue = self._queues.get(key)
-        if queue is None:
-            self._queues[key] = deque()
-            return
+    def take(self, key: str) -> bool:
+        """Whether nobody held the key; the caller holds it now."""
+        if key in self._queues:
+            return False
+        self._queues[key] = None
+        return True
+
+    async def wait(self, key: str) -> None:
+        """Return when the caller's turn has come."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue = self._queues[key]
+        if queue is None:
+            queue = self._queues[key] = deque()
         queue.append(turn)
         try:
             await turn

@@ -42,7 +42,8 @@ async def test_one_at_a_time_in_the_order_of_coming() -> None:
     done: list[str] = []
 
     async def work(name: str, key: str) -> None:
-        await turns.enter(key)
+        if not turns.take(key):
+            await turns.wait(key)
         done.append(f"{name} in")
         await asyncio.sleep(0)
         done.append(f"{name} out")
@@ -57,21 +58,23 @@ async def test_one_at_a_time_in_the_order_of_coming() -> None:
 
 async def test_whoever_goes_away_while_waiting_holds_nobody_up() -> None:
     turns = Turns()
-    await turns.enter("k")
-    goes, stays = (asyncio.create_task(turns.enter("k")) for _ in range(2))
+    if not turns.take("k"):
+        await turns.wait("k")
+    goes, stays = (asyncio.create_task(turns.wait("k")) for _ in range(2))
     await settle(3)
     goes.cancel()
     await settle(3)
     turns.leave("k")
     await asyncio.wait_for(stays, 1)
     turns.leave("k")
-    await asyncio.wait_for(turns.enter("k"), 1)
+    assert turns.take("k")
 
 
 async def test_whoever_goes_away_in_the_moment_of_the_turn_passes_it_on() -> None:
     turns = Turns()
-    await turns.enter("k")
-    goes, stays = (asyncio.create_task(turns.enter("k")) for _ in range(2))
+    if not turns.take("k"):
+        await turns.wait("k")
+    goes, stays = (asyncio.create_task(turns.wait("k")) for _ in range(2))
     await settle(3)
     turns.leave("k")
     goes.cancel()

@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from opscore.models import Agent, Change, Event, EventType, Task, WorkflowSession, slots
+from opscore.models.evolve import evolve
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.transitions import check_session, check_task
 
@@ -28,7 +28,7 @@ class Draft:
         self.forwarding_works: bool | None = None
 
     def agent(self, agent: Agent, **changes: Any) -> Agent:
-        updated = replace(agent, rev=self._next_rev(agent.id, agent.rev), **changes)
+        updated = evolve(agent, rev=self._next_rev(agent.id, agent.rev), **changes)
         if (slots(updated), updated.capabilities) != (slots(agent), agent.capabilities):
             self._may_ready = True
         self._agents[agent.id] = updated
@@ -39,13 +39,13 @@ class Draft:
         return self.agent(agent)
 
     def session(self, session: WorkflowSession, **changes: Any) -> WorkflowSession:
-        updated = replace(session, rev=self._next_rev(session.id, session.rev), **changes)
+        updated = evolve(session, rev=self._next_rev(session.id, session.rev), **changes)
         check_session(session.status, updated.status)
         self._sessions[session.id] = updated
         return updated
 
     def task(self, task: Task, **changes: Any) -> Task:
-        updated = replace(task, rev=self._next_rev(task.id, task.rev), **changes)
+        updated = evolve(task, rev=self._next_rev(task.id, task.rev), **changes)
         if task.rev:
             check_task(task.status, updated.status)
         if updated.status is not task.status or task.rev == 0:

@@ -73,8 +73,8 @@ def state_reports() -> list[Figure]:
             _register(port, f"agent-{number}")
         ours, theirs = [], []
         for turn in range(ROUNDS + 1):
-            mine = asyncio.run(load(port, _reports(), CONNECTIONS, SECONDS))
-            other = asyncio.run(load(bare, _reports(), CONNECTIONS, SECONDS))
+            mine = load(port, _reports(), CONNECTIONS, SECONDS)
+            other = load(bare, _reports(), CONNECTIONS, SECONDS)
             if mine.failed or other.failed:
                 raise RuntimeError(f"requests failed: {mine.failed} and {other.failed}")
             if turn:

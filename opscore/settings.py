@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
-    storage_url: str = Field("memory:", description="Where everything is kept.")
+    storage_url: str = Field(
+        "memory:", description="Where everything is kept: memory: or sqlite:///path."
+    )
     workflows_dir: Path | None = Field(None, description="Templates loaded at start.")
     dispatch_mode: DispatchMode = Field(
         DispatchMode.AUTO, description="How tasks reach agents: auto, agentkit or direct."

@@ -1,0 +1,115 @@
+"""Records as JSON and back."""
+
+import hashlib
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import TypeAdapter
+
+from opscore.models import (
+    Agent,
+    Event,
+    EventType,
+    StateReport,
+    Task,
+    WorkflowDefinition,
+    WorkflowSession,
+)
+from opscore.storage.sql.program import Row
+
+R = TypeVar("R")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_agent: TypeAdapter[Agent] = TypeAdapter(Agent)
+_task: TypeAdapter[Task] = TypeAdapter(Task)
+_report: TypeAdapter[StateReport] = TypeAdapter(StateReport)
+_definition: TypeAdapter[WorkflowDefinition] = TypeAdapter(WorkflowDefinition)
+_session: TypeAdapter[WorkflowSession] = TypeAdapter(WorkflowSession)
+
+_SESSION_FIELDS = tuple(field.name for field in fields(WorkflowSession))
+
+
+def dump(value: Any) -> str:
+    return orjson.dumps(value, default=_plain).decode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    raise TypeError(f"cannot be stored: {type(value).__name__}")
+
+
+def load(text: str) -> Any:
+    return orjson.loads(text)
+
+
+def micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def micros_or_none(moment: datetime | None) -> int | None:
+    return None if moment is None else micros(moment)
+
+
+def moment(value: int) -> datetime:
+    return _EPOCH + value * _MICROSECOND
+
+
+def load_agent(doc: str) -> Agent:
+    return _agent.validate_json(doc)
+
+
+def load_task(doc: str) -> Task:
+    return _task.validate_json(doc)
+
+
+def load_report(doc: str) -> StateReport:
+    return _report.validate_json(doc)
+
+
+class DefinitionTexts:
+    """Definitions as text, made once for each; they are large and shared by many sessions."""
+
+    def __init__(self, bound: int = 1024) -> None:
+        self._bound = bound
+        self._known: dict[int, tuple[WorkflowDefinition, str, str]] = {}
+
+    def of(self, definition: WorkflowDefinition) -> tuple[str, str]:
+        """The definition's hash and its text."""
+        known = self._known.get(id(definition))
+        # The definition is kept beside its text, so its id cannot come to mean another one.
+        if known is None:
+            text = dump(definition)
+            known = definition, hashlib.sha256(text.encode()).hexdigest(), text
+            if len(self._known) >= self._bound:
+                del self._known[next(iter(self._known))]
+            self._known[id(definition)] = known
+        return known[1], known[2]
+
+
+@lru_cache(maxsize=1024)
+def load_definition(doc: str) -> WorkflowDefinition:
+    return _definition.validate_json(doc)
+
+
+def dump_session(session: WorkflowSession) -> str:
+    """The session without its definition, which is stored once for all that share it."""
+    return dump({name: getattr(session, name) for name in _SESSION_FIELDS if name != "definition"})
+
+
+def load_session(doc: str, definition: str) -> WorkflowSession:
+    values = orjson.loads(doc)
+    return _session.validate_python({**values, "definition": load_definition(definition)})
+
+
+def load_event(row: Row) -> Event:
+    """From the columns seq, at, type, agent_id, session_id, task_id, data."""
+    seq, at, type_, agent_id, session_id, task_id, data = row
+    return Event(
+        EventType(type_), moment(at), agent_id, session_id, task_id, orjson.loads(data), seq
+    )

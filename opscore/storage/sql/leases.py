@@ -1,0 +1,73 @@
+"""Small programs: leases, early reports, idempotency keys, and the question whether all is well."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from opscore.models import IdempotencyRecord, StateReport
+from opscore.storage.sql.codec import dump, load_task, micros, moment
+from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
+from opscore.storage.sql.rows import TASK_COLUMNS, task_row, upsert
+
+_EARLY_REPORTS = 1000
+
+_HELD = """
+SELECT doc, turn, arrival FROM tasks
+WHERE id {among} AND owner = ? AND (status = 'dispatched' OR status = 'running')
+ORDER BY id {lock}
+"""
+
+_FORGET_EARLY = """
+DELETE FROM early_reports WHERE agent_id NOT IN (
+    SELECT agent_id FROM early_reports ORDER BY received_at DESC, agent_id LIMIT ?
+)
+"""
+
+
+def ping() -> Program[None]:
+    """A write that changes nothing, for a database may read well and refuse to write."""
+    yield Execute("UPDATE counters SET value = value WHERE name = 'events'")
+
+
+def renew(
+    dialect: Dialect, owner: str, task_ids: Sequence[str], lease_until: datetime
+) -> Program[frozenset[str]]:
+    rows = yield Fetch(dialect.sql(_HELD), (dump(sorted(task_ids)), owner))
+    held = [(load_task(row[0]), row[1], row[2]) for row in rows]
+    prolonged = [
+        task_row(replace(task, lease_until=lease_until, rev=task.rev + 1), turn, arrival)
+        for task, turn, arrival in held
+        if task.lease_until is not None
+    ]
+    if prolonged:
+        yield Execute(upsert("tasks", TASK_COLUMNS), prolonged)
+    return frozenset(task.id for task, _, _ in held)
+
+
+def keep_early_report(report: StateReport, received_at: datetime) -> Program[None]:
+    yield Execute(
+        upsert("early_reports", ("agent_id", "received_at", "doc")),
+        [(report.agent_id, micros(received_at), dump(report))],
+    )
+    counted = yield Fetch("SELECT count(*) FROM early_reports")
+    if counted[0][0] > _EARLY_REPORTS:
+        yield Execute(_FORGET_EARLY, [(_EARLY_REPORTS,)])
+
+
+def idempotency(key: str) -> Program[IdempotencyRecord | None]:
+    """The record of a key, expired or not."""
+    rows = yield Fetch(
+        "SELECT fingerprint, session_id, workflow_id, expires_at FROM idempotency_keys "
+        "WHERE key = ?",
+        (key,),
+    )
+    if not rows:
+        return None
+    fingerprint, session_id, workflow_id, expires_at = rows[0]
+    return IdempotencyRecord(key, fingerprint, session_id, moment(expires_at), workflow_id)
+
+
+def forget_key(key: str, now: datetime) -> Program[None]:
+    yield Execute(
+        "DELETE FROM idempotency_keys WHERE key = ? AND expires_at <= ?", [(key, micros(now))]
+    )

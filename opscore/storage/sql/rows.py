@@ -1,0 +1,119 @@
+"""Records as rows: the columns that statements search by, and the record itself as JSON."""
+
+from typing import Any
+
+from opscore.models import Agent, Event, Standing, Task, WorkflowSession, slots
+from opscore.storage.sql.codec import dump, dump_session, micros, micros_or_none
+
+AGENT_COLUMNS = ("id", "rev", "standing", "slots", "seen_at", "gone_at", "due_at", "doc")
+SESSION_COLUMNS = (
+    "id",
+    "rev",
+    "workflow_id",
+    "agent_id",
+    "status",
+    "created_at",
+    "ended_at",
+    "due_at",
+    "search",
+    "definition",
+    "doc",
+)
+TASK_COLUMNS = (
+    "id",
+    "rev",
+    "session_id",
+    "workflow_id",
+    "agent_id",
+    "status",
+    "lane",
+    "direct",
+    "priority",
+    "turn",
+    "arrival",
+    "preferred",
+    "waiting_since",
+    "dispatched_at",
+    "owner",
+    "due_at",
+    "created_at",
+    "doc",
+)
+EVENT_COLUMNS = ("seq", "at", "type", "agent_id", "session_id", "task_id", "data")
+
+
+def upsert(table: str, columns: tuple[str, ...]) -> str:
+    """Insert a row, or replace what stands under its id."""
+    names = ", ".join(columns)
+    places = ", ".join("?" for _ in columns)
+    updates = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
+    return (
+        f"INSERT INTO {table} ({names}) VALUES ({places}) "
+        f"ON CONFLICT ({columns[0]}) DO UPDATE SET {updates}"
+    )
+
+
+def agent_row(agent: Agent) -> tuple[Any, ...]:
+    gone = agent.standing_since if agent.standing is Standing.DEREGISTERED else None
+    return (
+        agent.id,
+        agent.rev,
+        agent.standing.value,
+        slots(agent),
+        micros(agent.last_seen_at or agent.registered_at),
+        micros_or_none(gone),
+        micros_or_none(agent.due_at),
+        dump(agent),
+    )
+
+
+def session_row(session: WorkflowSession, definition_hash: str) -> tuple[Any, ...]:
+    name = session.definition.name or ""
+    return (
+        session.id,
+        session.rev,
+        session.workflow_id,
+        session.agent_id,
+        session.status.value,
+        micros(session.created_at),
+        micros_or_none(session.ended_at),
+        micros_or_none(session.due_at),
+        f"{session.id}\n{session.workflow_id}\n{name}".lower(),
+        definition_hash,
+        dump_session(session),
+    )
+
+
+def task_row(task: Task, turn: int, arrival: int) -> tuple[Any, ...]:
+    return (
+        task.id,
+        task.rev,
+        task.session_id,
+        task.workflow_id,
+        task.agent_id,
+        task.status.value,
+        task.lane,
+        int(task.direct_next),
+        task.priority,
+        turn,
+        arrival,
+        task.preferred_agent,
+        micros(task.waiting_since),
+        micros_or_none(task.dispatched_at),
+        task.owner,
+        micros_or_none(task.due_at),
+        micros(task.created_at),
+        dump(task),
+    )
+
+
+def event_row(event: Event, seq: int) -> tuple[Any, ...]:
+    return (
+        seq,
+        micros(event.at),
+        event.type.value,
+        event.agent_id,
+        event.session_id,
+        event.task_id,
+        dump(event.data),
+    )

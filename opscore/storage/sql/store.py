@@ -1,0 +1,162 @@
+"""The SQL store: each method of the contract is one program."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from opscore.models import (
+    Agent,
+    AgentFacts,
+    AgentFilter,
+    Candidate,
+    Change,
+    Claim,
+    Counts,
+    Event,
+    EventFilter,
+    IdempotencyRecord,
+    LaneFacts,
+    Page,
+    RegistrationFacts,
+    Retention,
+    SessionFacts,
+    SessionFilter,
+    StateReport,
+    Task,
+    TaskFacts,
+    TaskFilter,
+    WorkflowRevision,
+    WorkflowSession,
+)
+from opscore.storage.interface import DueItems, Storage
+from opscore.storage.sql import claiming, forgetting, leases, listing, reading
+from opscore.storage.sql.batcher import Batcher
+from opscore.storage.sql.driver import Driver
+
+
+class SqlStorage(Storage):
+    durable = True
+
+    def __init__(self, driver: Driver, retention: Retention) -> None:
+        self._driver = driver
+        self._history = retention.agent_history
+        self._batcher = Batcher(driver)
+
+    async def open(self) -> None:
+        await self._driver.open()
+
+    async def close(self) -> None:
+        await self._batcher.close()
+        await self._driver.close()
+
+    async def ping(self) -> None:
+        await self._driver.write(leases.ping())
+
+    # --- deciding -------------------------------------------------------------------------
+
+    async def agent_facts(self, agent_id: str, task_id: str | None = None) -> AgentFacts | None:
+        return await self._driver.read(reading.agent_facts(agent_id, task_id))
+
+    async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
+        return await self._driver.read(reading.registration_facts(agent_id, since))
+
+    async def task_facts(self, task_id: str) -> TaskFacts | None:
+        return await self._driver.read(reading.task_facts(task_id))
+
+    async def session_facts(self, session_id: str) -> SessionFacts | None:
+        return await self._driver.read(reading.session_facts(session_id))
+
+    async def apply(self, change: Change) -> None:
+        await self._batcher.apply(change)
+
+    async def claim(
+        self,
+        owner: str,
+        now: datetime,
+        lease_until: datetime,
+        limit: int,
+        only_direct: bool = False,
+    ) -> Sequence[Claim]:
+        dialect = self._driver.dialect
+        return await self._driver.write(
+            claiming.claim(dialect, owner, now, lease_until, limit, only_direct)
+        )
+
+    async def renew(
+        self, owner: str, task_ids: Sequence[str], lease_until: datetime
+    ) -> frozenset[str]:
+        return await self._driver.write(
+            leases.renew(self._driver.dialect, owner, task_ids, lease_until)
+        )
+
+    async def due(self, now: datetime, limit: int) -> DueItems:
+        return await self._driver.read(reading.due(now, limit))
+
+    async def next_due(self) -> datetime | None:
+        return await self._driver.read(reading.next_due())
+
+    async def stranded(self, limit: int) -> Sequence[str]:
+        return await self._driver.scan(reading.stranded(limit))
+
+    async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:
+        await self._driver.write(leases.keep_early_report(report, received_at))
+
+    # --- looking --------------------------------------------------------------------------
+
+    async def agent(self, agent_id: str) -> Candidate | None:
+        return await self._driver.read(reading.candidate(agent_id))
+
+    async def agents(self, where: AgentFilter, cursor: str | None, limit: int) -> Page[Candidate]:
+        return await self._driver.scan(listing.agents(where, cursor, limit))
+
+    async def agent_tasks(self, agent_id: str) -> Sequence[Task]:
+        return await self._driver.read(reading.agent_tasks(agent_id))
+
+    async def agent_history(self, agent_id: str, cursor: str | None, limit: int) -> Page[Event]:
+        program = listing.agent_history(agent_id, cursor, limit, self._history)
+        return await self._driver.scan(program)
+
+    async def silent_agents(self, before: datetime, limit: int) -> Sequence[Agent]:
+        return await self._driver.scan(listing.silent_agents(before, limit))
+
+    async def workflow(
+        self, workflow_id: str, revision: int | None = None
+    ) -> WorkflowRevision | None:
+        return await self._driver.read(listing.workflow(workflow_id, revision))
+
+    async def workflows(self, cursor: str | None, limit: int) -> Page[WorkflowRevision]:
+        return await self._driver.scan(listing.workflows(cursor, limit))
+
+    async def workflow_revisions(self, workflow_id: str) -> Sequence[WorkflowRevision]:
+        return await self._driver.read(listing.workflow_revisions(workflow_id))
+
+    async def session(self, session_id: str) -> WorkflowSession | None:
+        return await self._driver.read(reading.session(session_id))
+
+    async def sessions(
+        self, where: SessionFilter, cursor: str | None, limit: int
+    ) -> Page[WorkflowSession]:
+        return await self._driver.scan(listing.sessions(where, cursor, limit))
+
+    async def tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> Page[Task]:
+        return await self._driver.scan(listing.tasks(where, cursor, limit))
+
+    async def lane(self, task: Task, limit: int) -> LaneFacts:
+        return await self._driver.scan(reading.lane(task, limit))
+
+    async def events(self, where: EventFilter, after: int, limit: int) -> Page[Event]:
+        return await self._driver.scan(listing.events(where, after, limit))
+
+    async def idempotency(self, key: str, now: datetime) -> IdempotencyRecord | None:
+        record = await self._driver.read(leases.idempotency(key))
+        if record is not None and record.expires_at <= now:
+            await self._driver.write(leases.forget_key(key, now))
+            return None
+        return record
+
+    async def counts(self) -> Counts:
+        return await self._driver.scan(forgetting.counts())
+
+    # --- forgetting -----------------------------------------------------------------------
+
+    async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
+        return await self._driver.write(forgetting.prune(self._driver.dialect, retention, now))

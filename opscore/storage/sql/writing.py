@@ -1,0 +1,360 @@
+"""Writing changes: many at once, each as a whole or not at all."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from opscore.exceptions import (
+    IdempotencyKeyUsedError,
+    OpsCoreError,
+    VersionConflictError,
+    WebhookReplayedError,
+)
+from opscore.models import Agent, Change, Event, Task, TaskStatus, WorkflowSession
+from opscore.storage.ordering import lanes_of
+from opscore.storage.sql.codec import DefinitionTexts, dump, load_agent, micros
+from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
+from opscore.storage.sql.rows import (
+    AGENT_COLUMNS,
+    EVENT_COLUMNS,
+    SESSION_COLUMNS,
+    TASK_COLUMNS,
+    agent_row,
+    event_row,
+    session_row,
+    task_row,
+    upsert,
+)
+
+Verdicts = list[OpsCoreError | None]
+
+
+@dataclass
+class Batch:
+    """What is stored of the records that a batch of changes touches, and what it will be."""
+
+    stored_tasks: dict[str, Row] = field(default_factory=dict)
+    stored_agents: dict[str, Row] = field(default_factory=dict)
+    task_revs: dict[str, int] = field(default_factory=dict)
+    session_revs: dict[str, int] = field(default_factory=dict)
+    agent_revs: dict[str, int] = field(default_factory=dict)
+    revisions: dict[str, int] = field(default_factory=dict)
+    receipts: set[str] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    sessions: dict[str, WorkflowSession] = field(default_factory=dict)
+    agents: dict[str, Agent] = field(default_factory=dict)
+    accepted: list[Change] = field(default_factory=list)
+
+    def judge(self, change: Change) -> OpsCoreError | None:
+        """Take the change in, or say what is in its way."""
+        error = self._error(change)
+        if error is not None:
+            return error
+        for task in change.tasks:
+            self.task_revs[task.id], self.tasks[task.id] = task.rev, task
+        for session in change.sessions:
+            self.session_revs[session.id], self.sessions[session.id] = session.rev, session
+        for agent in change.agents:
+            self.agent_revs[agent.id], self.agents[agent.id] = agent.rev, agent
+        if change.workflow is not None:
+            self.revisions[change.workflow.id] = change.workflow.revision
+        if change.receipt is not None:
+            self.receipts.add(change.receipt.signature)
+        if change.idempotency is not None:
+            self.keys.add(change.idempotency.key)
+        self.accepted.append(change)
+        return None
+
+    def _error(self, change: Change) -> OpsCoreError | None:
+        if not (
+            _fit(change.tasks, self.task_revs)
+            and _fit(change.sessions, self.session_revs)
+            and _fit(change.agents, self.agent_revs)
+        ):
+            return VersionConflictError("The record was changed by someone else meanwhile.")
+        saved = change.workflow
+        if saved is not None and saved.revision != self.revisions.get(saved.id, 0) + 1:
+            return VersionConflictError("The workflow was saved by someone else meanwhile.")
+        if change.receipt is not None and change.receipt.signature in self.receipts:
+            return WebhookReplayedError("This webhook was received before.")
+        if change.idempotency is not None and change.idempotency.key in self.keys:
+            return IdempotencyKeyUsedError("This Idempotency-Key is in use.")
+        return None
+
+
+def _fit(records: Iterable[Task | WorkflowSession | Agent], revs: dict[str, int]) -> bool:
+    return all(record.rev == revs.get(record.id, 0) + 1 for record in records)
+
+
+# --- reading what is there ----------------------------------------------------------------------
+
+
+def _ids(records: Iterable[Task | WorkflowSession | Agent]) -> str:
+    # Sorted, so that two writers lock rows in the same order.
+    return dump(sorted({record.id for record in records}))
+
+
+def read_batch(dialect: Dialect, changes: Sequence[Change]) -> Program[Batch]:
+    """Lock and read the stored side of everything that the changes touch."""
+    batch = Batch()
+    tasks = [task for change in changes for task in change.tasks]
+    if tasks:
+        rows = yield Fetch(
+            dialect.sql(
+                "SELECT id, rev, status, agent_id, lane, direct, priority, turn, arrival "
+                "FROM tasks WHERE id {among} ORDER BY id {lock}"
+            ),
+            (_ids(tasks),),
+        )
+        batch.stored_tasks = {row[0]: row for row in rows}
+        batch.task_revs = {row[0]: row[1] for row in rows}
+    sessions = [session for change in changes for session in change.sessions]
+    if sessions:
+        rows = yield Fetch(
+            dialect.sql("SELECT id, rev FROM sessions WHERE id {among} ORDER BY id {lock}"),
+            (_ids(sessions),),
+        )
+        batch.session_revs = {row[0]: row[1] for row in rows}
+    yield from _read_agents(dialect, changes, batch)
+    yield from _read_keys(dialect, changes, batch)
+    return batch
+
+
+def _read_agents(dialect: Dialect, changes: Sequence[Change], batch: Batch) -> Program[None]:
+    """The agents that are changed, and those whose slots the tasks take or free."""
+    ids = {agent.id for change in changes for agent in change.agents}
+    for change in changes:
+        ids.update(task.agent_id for task in change.tasks if task.agent_id)
+    ids.update(row[3] for row in batch.stored_tasks.values() if row[3])
+    if ids:
+        rows = yield Fetch(
+            dialect.sql("SELECT id, rev, doc FROM agents WHERE id {among} ORDER BY id {lock}"),
+            (dump(sorted(ids)),),
+        )
+        batch.stored_agents = {row[0]: row for row in rows}
+        batch.agent_revs = {row[0]: row[1] for row in rows}
+
+
+def _read_keys(dialect: Dialect, changes: Sequence[Change], batch: Batch) -> Program[None]:
+    names = [change.workflow.id for change in changes if change.workflow]
+    if names:
+        rows = yield Fetch(
+            dialect.sql("SELECT id, max(revision) FROM workflows WHERE id {among} GROUP BY id"),
+            (dump(names),),
+        )
+        batch.revisions = {row[0]: row[1] for row in rows}
+    receipts = [change.receipt.signature for change in changes if change.receipt]
+    if receipts:
+        sql = "SELECT signature FROM webhook_receipts WHERE signature {among}"
+        rows = yield Fetch(dialect.sql(sql), (dump(receipts),))
+        batch.receipts = {row[0] for row in rows}
+    keys = [change.idempotency.key for change in changes if change.idempotency]
+    if keys:
+        sql = "SELECT key FROM idempotency_keys WHERE key {among}"
+        rows = yield Fetch(dialect.sql(sql), (dump(keys),))
+        batch.keys = {row[0] for row in rows}
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def apply_changes(
+    dialect: Dialect, texts: DefinitionTexts, changes: Sequence[Change]
+) -> Program[Verdicts]:
+    """Apply each change that fits; the others are answered with what was in their way."""
+    batch = yield from read_batch(dialect, changes)
+    verdicts: Verdicts = [batch.judge(change) for change in changes]
+    if not batch.accepted:
+        return verdicts
+    yield from _write_definitions(texts, batch)
+    yield from _write_sessions(texts, batch)
+    yield from write_tasks(batch.tasks, batch.stored_tasks)
+    yield from _write_agents(batch)
+    yield from _write_workflows(texts, batch)
+    yield from _write_keys(batch)
+    events = [event for change in batch.accepted for event in change.events]
+    yield from write_events(events)
+    return verdicts
+
+
+def reserve(counter: str, count: int) -> Program[Iterator[int]]:
+    """Rising numbers that nobody else gets."""
+    sql = "UPDATE counters SET value = value + ? WHERE name = ? RETURNING value"
+    rows = yield Fetch(sql, (count, counter))
+    last = rows[0][0]
+    return iter(range(last - count + 1, last + 1))
+
+
+def write_events(events: Sequence[Event]) -> Program[None]:
+    """Last of all in a transaction: the counter is held until its end."""
+    if events:
+        numbers = yield from reserve("events", len(events))
+        names = ", ".join(EVENT_COLUMNS)
+        yield Execute(
+            f"INSERT INTO events ({names}) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [event_row(event, next(numbers)) for event in events],
+        )
+
+
+def _write_definitions(texts: DefinitionTexts, batch: Batch) -> Program[None]:
+    used = [session.definition for session in batch.sessions.values() if session.rev == 1]
+    used += [change.workflow.definition for change in batch.accepted if change.workflow]
+    if used:
+        yield Execute(
+            "INSERT INTO definitions (hash, doc) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING",
+            sorted({texts.of(definition) for definition in used}),
+        )
+
+
+def _write_sessions(texts: DefinitionTexts, batch: Batch) -> Program[None]:
+    if batch.sessions:
+        yield Execute(
+            upsert("sessions", SESSION_COLUMNS),
+            [
+                session_row(session, texts.of(session.definition)[0])
+                for session in batch.sessions.values()
+            ],
+        )
+
+
+def _write_workflows(texts: DefinitionTexts, batch: Batch) -> Program[None]:
+    for change in batch.accepted:
+        saved = change.workflow
+        if saved is not None:
+            row = (saved.id, saved.revision, micros(saved.saved_at), texts.of(saved.definition)[0])
+            yield Execute(
+                "INSERT INTO workflows (id, revision, saved_at, definition) VALUES (?, ?, ?, ?)",
+                [row],
+            )
+        if change.deleted_workflow is not None:
+            yield Execute("DELETE FROM workflows WHERE id = ?", [(change.deleted_workflow,)])
+
+
+def _write_keys(batch: Batch) -> Program[None]:
+    receipts = [change.receipt for change in batch.accepted if change.receipt]
+    if receipts:
+        yield Execute(
+            "INSERT INTO webhook_receipts (signature, expires_at) VALUES (?, ?)",
+            [(receipt.signature, micros(receipt.expires_at)) for receipt in receipts],
+        )
+    keys = [change.idempotency for change in batch.accepted if change.idempotency]
+    if keys:
+        yield Execute(
+            "INSERT INTO idempotency_keys (key, fingerprint, session_id, workflow_id, expires_at) "
+            "VALUES (?, ?, ?, ?, ?)",
+            [
+                (one.key, one.fingerprint, one.session_id, one.workflow_id, micros(one.expires_at))
+                for one in keys
+            ],
+        )
+
+
+# --- agents -------------------------------------------------------------------------------------
+
+
+def _write_agents(batch: Batch) -> Program[None]:
+    if not batch.agents:
+        return
+    yield Execute(
+        upsert("agents", AGENT_COLUMNS), [agent_row(agent) for agent in batch.agents.values()]
+    )
+    moved = [agent for agent in batch.agents.values() if _lanes_changed(batch, agent)]
+    if moved:
+        yield Execute("DELETE FROM agent_lanes WHERE agent_id = ?", [(one.id,) for one in moved])
+        yield Execute(
+            "INSERT INTO agent_lanes (lane, agent_id) VALUES (?, ?)",
+            [(lane, agent.id) for agent in moved for lane in dict.fromkeys(lanes_of(agent))],
+        )
+    new = [agent.id for agent in batch.agents.values() if agent.id not in batch.stored_agents]
+    if new:
+        yield Execute("DELETE FROM early_reports WHERE agent_id = ?", [(one,) for one in new])
+
+
+def _lanes_changed(batch: Batch, agent: Agent) -> bool:
+    stored = batch.stored_agents.get(agent.id)
+    return stored is None or load_agent(stored[2]).capabilities != agent.capabilities
+
+
+# --- tasks --------------------------------------------------------------------------------------
+
+
+def write_tasks(
+    tasks: dict[str, Task],
+    stored: dict[str, Row],
+) -> Program[None]:
+    """Write tasks, give newly queued ones their turn, and move the slots of their agents."""
+    if not tasks:
+        return
+    joining = [task for task in tasks.values() if _joins(task, stored.get(task.id))]
+    turns = yield from _turns(joining)
+    numbers = yield from reserve("arrivals", len(joining)) if joining else _none()
+    rows = []
+    for task in tasks.values():
+        before = stored.get(task.id)
+        if task.id in turns:
+            rows.append(task_row(task, turns[task.id], next(numbers)))
+        else:
+            rows.append(task_row(task, before[7] if before else 0, before[8] if before else 0))
+    yield Execute(upsert("tasks", TASK_COLUMNS), rows)
+    deltas = _slot_deltas(tasks.values(), stored)
+    if deltas:
+        yield Execute(
+            "UPDATE agents SET in_flight = in_flight + ? WHERE id = ?",
+            [(delta, agent_id) for agent_id, delta in sorted(deltas.items())],
+        )
+
+
+def _place(task: Task) -> tuple[str, int, int]:
+    return task.lane, int(task.direct_next), task.priority
+
+
+def _joins(task: Task, before: Row | None) -> bool:
+    """Whether the task takes a new place in a queue."""
+    if task.status is not TaskStatus.QUEUED:
+        return False
+    return (
+        before is None or before[2] != TaskStatus.QUEUED.value or tuple(before[4:7]) != _place(task)
+    )
+
+
+def _slot_deltas(tasks: Iterable[Task], stored: dict[str, Row]) -> dict[str, int]:
+    deltas: Counter[str] = Counter()
+    for task in tasks:
+        before = stored.get(task.id)
+        if before is not None and TaskStatus(before[2]).in_flight:
+            deltas[before[3]] -= 1
+        if task.status.in_flight and task.agent_id is not None:
+            deltas[task.agent_id] += 1
+    return {agent_id: delta for agent_id, delta in deltas.items() if delta}
+
+
+def _turns(joining: Sequence[Task]) -> Program[dict[str, int]]:
+    """Start-time fair queueing: a workflow's next turn comes after its last, but not in the past.
+
+    The present is the last turn that was served at the level.
+    """
+    turns: dict[str, int] = {}
+    last: dict[tuple[str, int, int, str], int] = {}
+    for task in joining:
+        place = _place(task)
+        flow = (*place, task.workflow_id)
+        if flow not in last:
+            rows = yield Fetch(_FLOW, (*place, *flow))
+            served, own = rows[0]
+            last[flow] = max(served or 0, own or 0)
+        last[flow] += 1
+        turns[task.id] = last[flow]
+    return turns
+
+
+_FLOW = """
+SELECT (SELECT turn FROM served_turns WHERE lane = ? AND direct = ? AND priority = ?),
+    (SELECT max(turn) FROM tasks WHERE status = 'queued'
+        AND lane = ? AND direct = ? AND priority = ? AND workflow_id = ?)
+"""
+
+
+def _none() -> Program[Iterator[int]]:
+    yield from ()
+    return iter(())

@@ -1,0 +1,215 @@
+"""SQLite: one writer thread with group commit, readers on the side, one process a file."""
+
+import asyncio
+import fcntl
+import sqlite3
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from opscore.exceptions import ConfigurationError, StorageError
+from opscore.storage.migrations import applied, check, migrate
+from opscore.storage.sql.driver import Driver
+from opscore.storage.sql.program import SQLITE, Execute, Program, Row
+
+R = TypeVar("R")
+
+_BUSY_SECONDS = 5.0
+_CACHED_STATEMENTS = 512
+_PRAGMAS = ("journal_mode = WAL", "synchronous = FULL", "temp_store = MEMORY")
+
+
+@dataclass
+class Work:
+    """A program that waits for the writer, and how it ended."""
+
+    program: Program[Any]
+    done: "asyncio.Future[Any]"
+    result: Any = None
+    error: BaseException | None = None
+
+
+class SqliteDriver(Driver):
+    dialect = SQLITE
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock: IO[bytes] | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
+        self._scanner = ThreadPoolExecutor(2, thread_name_prefix="sqlite-scanner")
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._waiting: list[Work] = []
+        self._loop_task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self._lock = _lock_file(self._path)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._writer, self._bring_up_to_date)
+
+    async def close(self) -> None:
+        while self._loop_task is not None:
+            await asyncio.wait([self._loop_task])
+        self._writer.shutdown()
+        self._scanner.shutdown()
+        for connection in self._connections:
+            connection.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    # --- reading --------------------------------------------------------------------------
+
+    async def read(self, program: Program[R]) -> R:
+        """Run where it is asked: reading a few rows takes less than a hop to a thread."""
+        return self._read(program)
+
+    async def scan(self, program: Program[R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._scanner, self._read, program)
+
+    def _read(self, program: Program[R]) -> R:
+        connection = self._connection()
+        try:
+            connection.execute("BEGIN")
+            try:
+                return _run(connection, program)
+            finally:
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's own."""
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = _connect(self._path)
+            self._connections.append(connection)
+        return connection
+
+    # --- writing --------------------------------------------------------------------------
+
+    async def write(self, program: Program[R]) -> R:
+        work = Work(program, asyncio.get_running_loop().create_future())
+        self._waiting.append(work)
+        if self._loop_task is None:
+            self._loop_task = asyncio.create_task(self._write_all(), name="sqlite commits")
+        result: R = await work.done
+        return result
+
+    async def _write_all(self) -> None:
+        """Programs that come while a commit is under way share the next one."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                group, self._waiting = self._waiting, []
+                await loop.run_in_executor(self._writer, self._commit, group)
+                for work in group:
+                    _tell(work)
+        finally:
+            self._loop_task = None
+
+    def _commit(self, group: Sequence[Work]) -> None:
+        connection = self._connection()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for work in group:
+                _run_within(connection, work)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            for work in group:
+                work.error = work.error or _unavailable(error)
+
+    def _bring_up_to_date(self) -> None:
+        try:
+            connection = self._connection()
+            # Looked at before anything is written, so that a foreign file stays as it is.
+            check(_run(connection, applied(self.dialect)))
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("BEGIN IMMEDIATE")
+            _run(connection, migrate(self.dialect, datetime.now(UTC)))
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise ConfigurationError(
+                f"OPSCORE_STORAGE_URL: {self._path} cannot be used as a database ({error}); "
+                "restore a backup or name another file."
+            ) from error
+
+
+def _lock_file(path: Path) -> IO[bytes]:
+    """Held as long as the process lives: two processes on one file would not see each other."""
+    try:
+        lock = Path(f"{path}.lock").open("wb")  # noqa: SIM115 - kept open on purpose
+    except OSError as error:
+        raise ConfigurationError(
+            f"OPSCORE_STORAGE_URL: {path} cannot be opened ({error.strerror}); name a file in a "
+            "folder that exists and may be written to."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise ConfigurationError(
+            f"OPSCORE_STORAGE_URL: another process uses {path}; stop it, or use PostgreSQL for "
+            "several replicas."
+        ) from error
+    return lock
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        path,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        cached_statements=_CACHED_STATEMENTS,
+        # Closed at the end by the thread that closes the driver.
+        check_same_thread=False,
+    )
+
+
+def _run(connection: sqlite3.Connection, program: Program[R]) -> R:
+    answer: Sequence[Row] = ()
+    try:
+        statement = next(program)
+        while True:
+            if isinstance(statement, Execute):
+                for arguments in statement.rows:
+                    connection.execute(statement.sql, arguments)
+                answer = ()
+            else:
+                answer = connection.execute(statement.sql, statement.args).fetchall()
+            statement = program.send(answer)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+def _run_within(connection: sqlite3.Connection, work: Work) -> None:
+    """Run a program of a group: if it fails, only what it wrote is taken back."""
+    connection.execute("SAVEPOINT work")
+    try:
+        work.result = _run(connection, work.program)
+    except sqlite3.Error:
+        raise
+    except Exception as error:  # noqa: BLE001 - handed to whoever waits for this program
+        work.error = error
+        connection.execute("ROLLBACK TO work")
+    connection.execute("RELEASE work")
+
+
+def _tell(work: Work) -> None:
+    if work.done.cancelled():
+        return
+    if work.error is not None:
+        work.done.set_exception(work.error)
+    else:
+        work.done.set_result(work.result)
+
+
+def _unavailable(error: sqlite3.Error) -> StorageError:
+    return StorageError(f"The database did not take the request ({error}).", retry_after=1)

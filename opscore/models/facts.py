@@ -31,7 +31,6 @@ class RegistrationFacts:
     """The agent as known, if it is, and the newest report that came before its registration."""
 
     agent: Agent | None = None
-    in_flight: tuple[TaskFacts, ...] = ()
     early_report: StateReport | None = None
 
 

@@ -89,7 +89,6 @@ class MemoryStorage(Storage):
             received_at, report = self._early.get(agent_id, (since, None))
             return RegistrationFacts(
                 self._records.agents.get(agent_id),
-                self._in_flight(agent_id),
                 report if received_at >= since else None,
             )
 

@@ -93,10 +93,8 @@ def registration_facts(agent_id: str, since: datetime) -> Program[RegistrationFa
         "SELECT doc FROM early_reports WHERE agent_id = ? AND received_at >= ?",
         (agent_id, micros(since)),
     )
-    in_flight = yield Fetch(_IN_FLIGHT, (agent_id,))
     return RegistrationFacts(
         load_agent(agents[0][0]) if agents else None,
-        tuple(map(_task_facts, in_flight)),
         load_report(early[0][0]) if early else None,
     )
 

@@ -33,7 +33,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
     storage_url: str = Field(
-        "memory:", description="Where everything is kept: memory: or sqlite:///path."
+        "memory:",
+        description="Where everything is kept: memory:, sqlite:///path or "
+        "postgresql://user:password@host/database.",
+    )
+    storage_connections: int = Field(
+        10, ge=1, le=1000, description="How many connections to PostgreSQL are open at most."
     )
     workflows_dir: Path | None = Field(None, description="Templates loaded at start.")
     dispatch_mode: DispatchMode = Field(

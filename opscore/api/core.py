@@ -110,7 +110,10 @@ async def open_core(
     clock = clock or SystemClock()
     return Core(
         settings=settings,
-        storage=storage or await open_storage(settings.storage_url, settings.retention),
+        storage=storage
+        or await open_storage(
+            settings.storage_url, settings.retention, settings.storage_connections
+        ),
         clock=clock,
         courier=courier or AgentKitClient.from_settings(settings, clock),
         tracer=Tracer(clock, open_exporter()),

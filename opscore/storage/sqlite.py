@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,12 +65,15 @@ class SqliteDriver(Driver):
 
     async def read(self, program: Program[R]) -> R:
         """Run where it is asked: reading a few rows takes less than a hop to a thread."""
-        return self._read(program)
+        try:
+            return _run(self._connection(), program)
+        except sqlite3.Error as error:
+            raise _unavailable(error) from error
 
     async def scan(self, program: Program[R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(self._scanner, self._read, program)
+        return await asyncio.get_running_loop().run_in_executor(self._scanner, self._scan, program)
 
-    def _read(self, program: Program[R]) -> R:
+    def _scan(self, program: Program[R]) -> R:
         connection = self._connection()
         try:
             connection.execute("BEGIN")
@@ -91,8 +94,12 @@ class SqliteDriver(Driver):
 
     # --- writing --------------------------------------------------------------------------
 
-    async def write(self, program: Program[R]) -> R:
-        work = Work(program, asyncio.get_running_loop().create_future())
+    async def write(
+        self,
+        make: Callable[[], Program[R]],
+        urgent: bool = False,  # noqa: ARG002 - there is one writer, and it never waits for others
+    ) -> R:
+        work = Work(make(), asyncio.get_running_loop().create_future())
         self._waiting.append(work)
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._write_all(), name="sqlite commits")

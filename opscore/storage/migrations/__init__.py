@@ -75,14 +75,15 @@ def check(known: dict[int, str]) -> None:
 
 def migrate(dialect: Dialect, now: datetime) -> Program[int]:
     """Bring the schema up to date, in one transaction; how many migrations that took."""
+    yield Fetch(dialect.one_at_a_time)
     known = yield from applied(dialect)
     check(known)
     if not known:
-        yield Execute(_TABLE)
+        yield Execute(dialect.ddl(_TABLE))
     missing = [migration for migration in migrations() if migration.version not in known]
     for migration in missing:
         for statement in migration.statements():
-            yield Execute(statement)
+            yield Execute(dialect.ddl(statement))
         yield Execute(
             "INSERT INTO schema_migrations (version, name, checksum, applied_at) "
             "VALUES (?, ?, ?, ?)",

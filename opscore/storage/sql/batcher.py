@@ -1,19 +1,29 @@
 """Group commit: changes that come while a commit is under way share the next one."""
 
 import asyncio
+import logging
+from datetime import UTC, datetime
 
-from opscore.exceptions import OpsCoreError
+from opscore.exceptions import OpsCoreError, StorageError
+from opscore.ids import new_id
 from opscore.models import Change
 from opscore.storage.sql.codec import DefinitionTexts
-from opscore.storage.sql.driver import Driver
-from opscore.storage.sql.writing import apply_changes
+from opscore.storage.sql.driver import CommitUnknownError, Driver
+from opscore.storage.sql.program import Program
+from opscore.storage.sql.writing import Mark, Verdicts, apply_changes, is_committed
+
+logger = logging.getLogger(__name__)
 
 _AT_ONCE = 500
+_PAUSES = (0.1, 0.2, 0.5, 1.0)
 
 
 class Batcher:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self._dialect = driver.dialect
+        self._id = new_id()
+        self._number = 0
         self._texts = DefinitionTexts()
         self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
@@ -39,11 +49,8 @@ class Batcher:
             self._writer = None
 
     async def _commit(self, batch: list[tuple[Change, asyncio.Future[None]]]) -> None:
-        changes = [change for change, _ in batch]
         try:
-            verdicts = await self._driver.write(
-                apply_changes(self._driver.dialect, self._texts, changes)
-            )
+            verdicts = await self._written([change for change, _ in batch])
         except OpsCoreError as error:
             verdicts = [error] * len(batch)
         for (_, done), verdict in zip(batch, verdicts, strict=True):
@@ -53,3 +60,30 @@ class Batcher:
                 done.set_result(None)
             else:
                 done.set_exception(verdict)
+
+    async def _written(self, changes: list[Change]) -> Verdicts:
+        self._number += 1
+        mark = Mark(self._id, self._number, datetime.now(UTC)) if self._dialect.remote else None
+        verdicts: Verdicts = []
+
+        def program() -> Program[Verdicts]:
+            nonlocal verdicts
+            verdicts = yield from apply_changes(self._dialect, self._texts, changes, mark)
+            return verdicts
+
+        try:
+            return await self._driver.write(program)
+        except CommitUnknownError:
+            if mark is None or not await self._is_committed(mark):
+                raise
+            return verdicts
+
+    async def _is_committed(self, mark: Mark) -> bool:
+        """Ask until there is an answer, but not longer than a caller would wait."""
+        for pause in _PAUSES:
+            try:
+                return await self._driver.read(is_committed(mark))
+            except StorageError as error:
+                logger.warning("Whether a commit took place is not known yet: %s", error.detail)
+                await asyncio.sleep(pause)
+        return False

@@ -5,39 +5,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from opscore.models import Claim, Task
+from opscore.models import Agent, Claim, Task
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.ordering import urgency
 from opscore.storage.sql.codec import dump, load_agent, load_session, load_task, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
-from opscore.storage.sql.rows import TASK_COLUMNS, task_row, upsert
+from opscore.storage.sql.rows import TASK_COLUMNS, lane_of, level_of, priority_of, task_row, upsert
+from opscore.storage.sql.tallies import tasks_tally
 from opscore.storage.sql.writing import reserve, write_events
 
-_LANES_AT_ONCE = 200
-_PRIORITIES = range(10)
+_LEVELS_AT_ONCE = 200
 
-# A skip scan: it jumps from lane to lane, however many tasks stand in each.
-_OPEN_LANES = """
-WITH RECURSIVE queued(lane) AS (
-    SELECT min(lane) FROM tasks WHERE status = 'queued'
+# A skip scan: it jumps from level to level, however many tasks stand on each.
+_OPEN_LEVELS = """
+WITH RECURSIVE queued(level) AS (
+    SELECT min(level) FROM tasks WHERE status = 'queued'
     UNION ALL
-    SELECT (SELECT min(lane) FROM tasks WHERE status = 'queued' AND lane > queued.lane)
-    FROM queued WHERE queued.lane IS NOT NULL
+    SELECT (SELECT min(level) FROM tasks WHERE status = 'queued' AND level > queued.level)
+    FROM queued WHERE queued.level IS NOT NULL
 )
-SELECT lane FROM queued
-WHERE lane IS NOT NULL AND EXISTS (
+SELECT level FROM queued
+WHERE level IS NOT NULL AND substr(level, length(level) - 1, 1) >= ? AND EXISTS (
     SELECT 1 FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
-    WHERE agent_lanes.lane = queued.lane AND agents.in_flight < agents.slots
+    WHERE agent_lanes.lane = substr(queued.level, 1, length(queued.level) - 3)
+    AND agents.in_flight < agents.slots
 )
 LIMIT ?
 """
 
-_HEAD = (
-    "SELECT * FROM "
-    "(SELECT id, lane, priority, direct, turn, arrival, waiting_since, preferred FROM tasks "
-    "WHERE status = 'queued' AND lane = ? AND direct = ? AND priority = ? "
-    "ORDER BY turn, arrival LIMIT ?) AS head"
-)
+_HEADS = """
+SELECT tasks.id, tasks.level, tasks.turn, tasks.arrival, tasks.waiting_since, tasks.preferred
+FROM {each}(?) AS one, {each}((
+    SELECT {array}(id) FROM (
+        SELECT id FROM tasks WHERE status = 'queued' AND level = one.value
+        ORDER BY turn, arrival LIMIT ?
+    ) AS head
+)) AS two JOIN tasks ON tasks.id = two.value
+"""
 
 _FREE = """
 SELECT agent_lanes.lane, agents.id, agents.slots - agents.in_flight, agents.last_used
@@ -55,7 +59,9 @@ WHERE agent_lanes.lane {among} AND agents.id {among} AND agents.in_flight < agen
 _STILL_QUEUED = (
     "SELECT id FROM tasks WHERE id {among} AND status = 'queued' ORDER BY id {skip_locked}"
 )
-_STILL_FREE = "SELECT id, slots - in_flight FROM agents WHERE id {among} ORDER BY id {skip_locked}"
+# Whoever changes these agents at the moment is waited for: to pass them over would leave their
+# tasks until the next look.
+_STILL_FREE = "SELECT id, slots - in_flight, doc FROM agents WHERE id {among} ORDER BY id {lock}"
 
 _TASKS = """
 SELECT tasks.doc, tasks.turn, tasks.arrival, sessions.doc, definitions.doc
@@ -137,36 +143,32 @@ def claim(
     lease_until: datetime,
     limit: int,
     only_direct: bool,
-) -> Program[list[Claim]]:
-    lanes = [row[0] for row in (yield Fetch(_OPEN_LANES, (_LANES_AT_ONCE,)))]
-    if not lanes:
+) -> Program[list[Claim] | None]:
+    """None when all that was ready is being claimed by others at this moment."""
+    rows = yield Fetch(_OPEN_LEVELS, ("1" if only_direct else "0", _LEVELS_AT_ONCE))
+    if not rows:
         return []
-    levels = yield from _levels(lanes, limit, only_direct)
+    names = [row[0] for row in rows]
+    levels = yield from _levels(dialect, names, limit)
     preferred = {task.preferred for level in levels for task in level if task.preferred}
+    lanes = sorted({lane_of(name) for name in names})
     pool = yield from _pool(dialect, lanes, preferred, limit)
-    pairs = yield from _locked(dialect, plan(levels, pool, limit))
+    pairs = plan(levels, pool, limit)
     if not pairs:
         return []
-    return (yield from _mark(dialect, pairs, owner, now, lease_until))
+    locked = yield from _locked(dialect, pairs)
+    if not locked.pairs:
+        return None
+    return (yield from _mark(dialect, locked, owner, now, lease_until))
 
 
-def _levels(lanes: Sequence[str], limit: int, only_direct: bool) -> Program[list[list[Waiting]]]:
-    """The heads of every level of the lanes, in one statement for each lane."""
-    levels: list[list[Waiting]] = []
-    keys = [
-        (direct, priority)
-        for direct in ((1,) if only_direct else (0, 1))
-        for priority in _PRIORITIES
-    ]
-    sql = " UNION ALL ".join(_HEAD for _ in keys)
-    for lane in lanes:
-        args = [value for key in keys for value in (lane, *key, limit)]
-        rows = yield Fetch(sql, tuple(args))
-        found: dict[tuple[int, int], list[Waiting]] = {}
-        for row in rows:
-            found.setdefault((row[3], row[2]), []).append(_waiting(row))
-        levels.extend(sorted(level, key=_by_turn) for level in found.values())
-    return levels
+def _levels(dialect: Dialect, names: Sequence[str], limit: int) -> Program[list[list[Waiting]]]:
+    """The heads of the levels, each in the order of its turns."""
+    rows = yield Fetch(dialect.sql(_HEADS), (dump(names), limit))
+    found: dict[str, list[Waiting]] = {}
+    for row in rows:
+        found.setdefault(row[1], []).append(_waiting(row))
+    return [sorted(level, key=_by_turn) for _, level in sorted(found.items())]
 
 
 def _by_turn(task: Waiting) -> tuple[int, int]:
@@ -174,9 +176,10 @@ def _by_turn(task: Waiting) -> tuple[int, int]:
 
 
 def _waiting(row: Row) -> Waiting:
-    task_id, lane, priority, _, turn, arrival, waiting_since, preferred = row
+    task_id, level, turn, arrival, waiting_since, preferred = row
+    since = moment(waiting_since)
     return Waiting(
-        urgency(priority, moment(waiting_since)), turn, arrival, task_id, lane, preferred
+        urgency(priority_of(level), since), turn, arrival, task_id, lane_of(level), preferred
     )
 
 
@@ -192,12 +195,20 @@ def _pool(dialect: Dialect, lanes: Sequence[str], preferred: set[str], limit: in
     return pool
 
 
-def _locked(dialect: Dialect, pairs: list[tuple[str, str]]) -> Program[list[tuple[str, str]]]:
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """Pairs of task and agent that are held for this claim, and the agents."""
+
+    pairs: list[tuple[str, str]]
+    agents: dict[str, Agent]
+
+
+def _locked(dialect: Dialect, pairs: list[tuple[str, str]]) -> Program[Locked]:
     """Those pairs whose task nobody else has taken, and whose agent still has the slots."""
     tasks = dump(sorted(task_id for task_id, _ in pairs))
     rows = yield Fetch(dialect.sql(_STILL_QUEUED), (tasks,))
     queued = {row[0] for row in rows}
-    agents = dump(sorted({agent_id for _, agent_id in pairs}))
+    agents = dump(sorted({agent_id for task_id, agent_id in pairs if task_id in queued}))
     rows = yield Fetch(dialect.sql(_STILL_FREE), (agents,))
     slots = {row[0]: row[1] for row in rows}
     kept = []
@@ -205,48 +216,49 @@ def _locked(dialect: Dialect, pairs: list[tuple[str, str]]) -> Program[list[tupl
         if task_id in queued and slots.get(agent_id, 0) > 0:
             slots[agent_id] -= 1
             kept.append((task_id, agent_id))
-    return kept
+    return Locked(kept, {row[0]: load_agent(row[2]) for row in rows})
 
 
 def _mark(
     dialect: Dialect,
-    pairs: list[tuple[str, str]],
+    locked: Locked,
     owner: str,
     now: datetime,
     lease_until: datetime,
 ) -> Program[list[Claim]]:
+    pairs = locked.pairs
     uses = yield from reserve("arrivals", len(pairs))
     rows = yield Fetch(dialect.sql(_TASKS), (dump([task_id for task_id, _ in pairs]),))
     found = {(task := load_task(row[0])).id: (task, row) for row in rows}
-    agents = dump(sorted({agent_id for _, agent_id in pairs}))
-    rows = yield Fetch(dialect.sql("SELECT id, doc FROM agents WHERE id {among}"), (agents,))
-    known = {row[0]: load_agent(row[1]) for row in rows}
     claims, marked = [], []
     for task_id, agent_id in pairs:
         task, row = found[task_id]
         claimed = claimed_task(task, agent_id, owner, now, lease_until)
         marked.append(task_row(claimed, row[1], row[2]))
-        claims.append(Claim(claimed, load_session(row[3], row[4]), known[agent_id]))
+        claims.append(Claim(claimed, load_session(row[3], row[4]), locked.agents[agent_id]))
     yield Execute(upsert("tasks", TASK_COLUMNS), marked)
     yield Execute(
         "UPDATE agents SET in_flight = in_flight + 1, last_used = ? WHERE id = ?",
         [(next(uses), agent_id) for _, agent_id in pairs],
     )
     yield from _note_turns(claims, found)
-    yield from write_events([dispatched_event(one.task, now) for one in claims])
+    tally = tasks_tally(
+        (task.status.value for task, _ in found.values()),
+        (one.task.status.value for one in claims),
+    )
+    yield from write_events([dispatched_event(one.task, now) for one in claims], tally)
     return claims
 
 
 def _note_turns(claims: Sequence[Claim], found: dict[str, tuple[Task, Row]]) -> Program[None]:
     """How far each level has been served."""
-    served: dict[tuple[str, int, int], int] = {}
+    served: dict[str, int] = {}
     for one in claims:
         task, row = found[one.task.id]
-        level = task.lane, int(task.direct_next), task.priority
+        level = level_of(task)
         served[level] = max(served.get(level, 0), row[1])
     yield Execute(
-        "INSERT INTO served_turns (lane, direct, priority, turn) VALUES (?, ?, ?, ?) "
-        "ON CONFLICT (lane, direct, priority) DO UPDATE SET turn = excluded.turn "
-        "WHERE excluded.turn > served_turns.turn",
-        [(*level, turn) for level, turn in sorted(served.items())],
+        "INSERT INTO turns (level, turn) VALUES (?, ?) ON CONFLICT (level) DO UPDATE "
+        "SET turn = excluded.turn WHERE excluded.turn > turns.turn",
+        sorted(served.items()),
     )

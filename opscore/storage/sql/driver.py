@@ -1,11 +1,17 @@
 """The port that engines implement."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TypeVar
 
+from opscore.exceptions import StorageError
 from opscore.storage.sql.program import Dialect, Program
 
 R = TypeVar("R")
+
+
+class CommitUnknownError(StorageError):
+    """The connection broke during the commit: it may have taken place or not."""
 
 
 class Driver(ABC):
@@ -23,12 +29,16 @@ class Driver(ABC):
 
     @abstractmethod
     async def read(self, program: Program[R]) -> R:
-        """Run a program that changes nothing and reads few rows by their keys."""
+        """Run a program of one statement that reads few rows by their keys."""
 
     @abstractmethod
     async def scan(self, program: Program[R]) -> R:
-        """The same for a program that may look through many rows."""
+        """Run a program that may look through many rows, and sees all of them at one moment."""
 
     @abstractmethod
-    async def write(self, program: Program[R]) -> R:
-        """Run a program and commit; when it raises, nothing of it remains."""
+    async def write(self, make: Callable[[], Program[R]], urgent: bool = False) -> R:
+        """Run a program and commit; when it raises, nothing of it remains.
+
+        It is made anew when it has to be run again. `urgent` ones need not wait for the rest.
+        Raises CommitUnknownError when nobody can say whether the commit took place.
+        """

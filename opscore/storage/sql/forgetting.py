@@ -1,19 +1,23 @@
-"""Forgetting what has ended, and counting what there is."""
+"""Forgetting what has ended and is too old or too much."""
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from opscore.models import Counts, EventType, Retention, TaskStatus
+from opscore.models import EventType, Retention
 from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.storage.sql.codec import dump, micros
-from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
+from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
+from opscore.storage.sql.tallies import Tally, tasks_tally
+from opscore.storage.sql.writing import write_events
 
 _OLD_SESSIONS = """
-SELECT id FROM sessions WHERE ended_at IS NOT NULL AND (
+SELECT id, definition FROM sessions WHERE ended_at IS NOT NULL AND (
     ended_at < ? OR ended_at <= (
         SELECT ended_at FROM sessions WHERE ended_at IS NOT NULL
         ORDER BY ended_at DESC LIMIT 1 OFFSET ?
     )
-) ORDER BY ended_at LIMIT ?
+) ORDER BY ended_at LIMIT ? {skip_locked}
 """
 
 _OLD_AGENTS = """
@@ -25,7 +29,7 @@ SELECT id FROM agents WHERE gone_at IS NOT NULL AND in_flight = 0 AND (
 ) AND NOT EXISTS (
     SELECT 1 FROM tasks WHERE lane = 'agent:' || agents.id
     AND (status = 'queued' OR status = 'delayed')
-) ORDER BY gone_at LIMIT ?
+) ORDER BY gone_at LIMIT ? {skip_locked}
 """
 
 # Events of sessions go with their sessions; an agent's newest report is kept.
@@ -39,10 +43,9 @@ ORDER BY seq LIMIT ?
 """
 
 _UNUSED_DEFINITIONS = """
-SELECT hash FROM definitions WHERE
-    NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.definition = definitions.hash)
+DELETE FROM definitions WHERE hash {among}
+    AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.definition = definitions.hash)
     AND NOT EXISTS (SELECT 1 FROM workflows WHERE workflows.definition = definitions.hash)
-LIMIT ?
 """
 
 
@@ -50,23 +53,22 @@ def prune(dialect: Dialect, retention: Retention, now: datetime) -> Program[dict
     oldest = micros(now - retention.ended_session_age)
     batch = retention.batch
     counts: dict[str, int] = {}
-    sessions = yield Fetch(_OLD_SESSIONS, (oldest, retention.ended_sessions, batch))
+    tally: Tally = Counter()
+    sessions = yield Fetch(dialect.sql(_OLD_SESSIONS), (oldest, retention.ended_sessions, batch))
     counts["sessions"] = len(sessions)
     if sessions:
-        counts["tasks"] = yield from _forget_sessions(dialect, [row[0] for row in sessions])
-    agents = yield Fetch(_OLD_AGENTS, (oldest, retention.gone_agents, batch))
+        counts["tasks"] = yield from _forget_sessions(dialect, sessions, tally)
+    agents = yield Fetch(dialect.sql(_OLD_AGENTS), (oldest, retention.gone_agents, batch))
     counts["agents"] = len(agents)
     if agents:
-        ids = [(row[0],) for row in agents]
-        yield Execute("DELETE FROM events WHERE type = 'agent.state' AND agent_id = ?", ids)
-        yield Execute("DELETE FROM agents WHERE id = ?", ids)
-        yield Execute("DELETE FROM agent_lanes WHERE agent_id = ?", ids)
+        yield from _forget_agents(dialect, [row[0] for row in agents], tally)
     event_age = micros(now - retention.event_age)
     events = yield Fetch(_OLD_EVENTS, (retention.events, event_age, batch))
     counts["history"] = sum(row[1] == EventType.AGENT_STATE for row in events)
     counts["events"] = len(events) - counts["history"]
     if events:
         yield Execute("DELETE FROM events WHERE seq = ?", [(row[0],) for row in events])
+        tally["events"] -= len(events)
     after = now + timedelta(microseconds=1)
     for kind, table, key, column, until in (
         ("idempotencyKeys", "idempotency_keys", "key", "expires_at", after),
@@ -74,6 +76,7 @@ def prune(dialect: Dialect, retention: Retention, now: datetime) -> Program[dict
         ("earlyReports", "early_reports", "agent_id", "received_at", now - EARLY_REPORT_AGE),
     ):
         counts[kind] = yield from _forget_expired(table, key, column, until, batch)
+    yield from write_events((), tally)
     return {kind: count for kind, count in counts.items() if count}
 
 
@@ -86,31 +89,38 @@ def _forget_expired(table: str, key: str, column: str, until: datetime, limit: i
     return len(rows)
 
 
-def _forget_sessions(dialect: Dialect, ids: list[str]) -> Program[int]:
+def _forget_agents(dialect: Dialect, ids: list[str], tally: Tally) -> Program[None]:
     among = dump(ids)
-    rows = yield Fetch(dialect.sql("SELECT count(*) FROM tasks WHERE session_id {among}"), (among,))
-    for table, column in (("tasks", "session_id"), ("events", "session_id"), ("sessions", "id")):
-        yield Execute(dialect.sql(f"DELETE FROM {table} WHERE {column} {{among}}"), [(among,)])
-    unused = yield Fetch(_UNUSED_DEFINITIONS, (len(ids),))
-    if unused:
-        yield Execute("DELETE FROM definitions WHERE hash = ?", [(row[0],) for row in unused])
-    return int(rows[0][0])
+    reports = yield Fetch(
+        dialect.sql(
+            "DELETE FROM events WHERE type = 'agent.state' AND agent_id {among} RETURNING seq"
+        ),
+        (among,),
+    )
+    yield Execute(dialect.sql("DELETE FROM agents WHERE id {among}"), [(among,)])
+    yield Execute(dialect.sql("DELETE FROM agent_lanes WHERE agent_id {among}"), [(among,)])
+    tally["agents"] -= len(ids)
+    tally["events"] -= len(reports)
 
 
-def counts() -> Program[Counts]:
-    statuses = yield Fetch("SELECT status, count(*) FROM tasks GROUP BY status")
-    others = yield Fetch(
-        "SELECT (SELECT count(*) FROM agents), (SELECT count(*) FROM sessions), "
-        "(SELECT count(*) FROM events)"
+def _forget_sessions(dialect: Dialect, sessions: Sequence[Row], tally: Tally) -> Program[int]:
+    """The sessions with their tasks and events; how many tasks these were."""
+    among = dump([row[0] for row in sessions])
+    tasks = yield Fetch(
+        dialect.sql("DELETE FROM tasks WHERE session_id {among} RETURNING status"), (among,)
     )
-    by_status = {row[0]: row[1] for row in statuses}
-    agents, sessions, events = others[0]
-    return Counts(
-        agents=agents,
-        sessions=sessions,
-        tasks=sum(by_status.values()),
-        waiting=sum(n for status, n in by_status.items() if TaskStatus(status).waiting),
-        in_flight=sum(n for status, n in by_status.items() if TaskStatus(status).in_flight),
-        events=events,
-        by_status=by_status,
+    events = yield Fetch(
+        dialect.sql("DELETE FROM events WHERE session_id {among} RETURNING seq"), (among,)
     )
+    yield Execute(dialect.sql("DELETE FROM sessions WHERE id {among}"), [(among,)])
+    definitions = dump(sorted({row[1] for row in sessions}))
+    # Held first, so that the next statement sees every session that has begun with one of them.
+    yield Fetch(
+        dialect.sql("SELECT 1 FROM definitions WHERE hash {among} ORDER BY hash {lock}"),
+        (definitions,),
+    )
+    yield Execute(dialect.sql(_UNUSED_DEFINITIONS), [(definitions,)])
+    tally.update(tasks_tally((row[0] for row in tasks), ()))
+    tally["sessions"] -= len(sessions)
+    tally["events"] -= len(events)
+    return len(tasks)

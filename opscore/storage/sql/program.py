@@ -4,6 +4,7 @@ A program is a generator. It yields statements and is sent rows; a driver runs i
 transaction, synchronously or not. So the same code serves every engine.
 """
 
+import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -38,29 +39,67 @@ class Dialect:
     name: str
     among: str
     """`column {among}`: the column's value is in the JSON array given as argument."""
+    each: str
+    """`FROM {each}(?) AS one`: a row for each text of a JSON array, its column is `value`."""
+    array: str
+    """`{array}(column)`: the values of all rows as such an array."""
     lock: str
     """After a SELECT: hold the rows until the end of the transaction."""
     skip_locked: str
     """The same, leaving out rows that someone else holds."""
+    share: str
+    """The same, letting others hold them likewise; nobody can delete them meanwhile."""
+    text: str
+    """The type of texts, ordered by their code points."""
     has_table: str
     """A statement that gives a row if the table named by its argument exists."""
+    one_at_a_time: str
+    """A statement that only one transaction passes; the others wait until it ends."""
+    now: str
+    """The engine's own time in microseconds."""
+    remote: bool
+    """Whether several processes share the database, over connections that may break."""
 
     def sql(self, text: str) -> str:
-        return text.format(among=self.among, lock=self.lock, skip_locked=self.skip_locked)
+        return text.format(
+            among=self.among,
+            each=self.each,
+            array=self.array,
+            lock=self.lock,
+            skip_locked=self.skip_locked,
+            share=self.share,
+        )
+
+    def ddl(self, text: str) -> str:
+        return re.sub(r"\bTEXT\b", self.text, text)
 
 
 SQLITE = Dialect(
     name="sqlite",
     among="IN (SELECT value FROM json_each(?))",
+    each="json_each",
+    array="json_group_array",
     lock="",
     skip_locked="",
+    share="",
+    text="TEXT",
     has_table="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
+    one_at_a_time="SELECT 1",
+    now="SELECT CAST(unixepoch('subsec') * 1000000 AS BIGINT)",
+    remote=False,
 )
 
 POSTGRES = Dialect(
     name="postgres",
     among="= ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(? AS jsonb))))",
+    each="jsonb_array_elements_text",
+    array="jsonb_agg",
     lock="FOR UPDATE",
     skip_locked="FOR UPDATE SKIP LOCKED",
+    share="FOR KEY SHARE",
+    text='TEXT COLLATE "C"',
     has_table="SELECT 1 WHERE to_regclass(?) IS NOT NULL",
+    one_at_a_time="SELECT pg_advisory_xact_lock(7265671)",
+    now="SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
+    remote=True,
 )

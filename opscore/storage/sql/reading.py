@@ -1,7 +1,8 @@
 """Reading facts: everything one decision needs, in few statements."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 
 from opscore.models import (
     AgentFacts,
@@ -24,22 +25,45 @@ from opscore.storage.sql.codec import (
     moment,
 )
 from opscore.storage.sql.program import Fetch, Program, Row
+from opscore.storage.sql.rows import level_of
+
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 IN_FLIGHT = "(tasks.status = 'dispatched' OR tasks.status = 'running')"
 WAITING = "(tasks.status = 'queued' OR tasks.status = 'delayed')"
 
-_FACTS = """
-SELECT tasks.doc, sessions.doc, definitions.doc, agents.doc
+_TASK_FACTS = """
+SELECT {kind}, tasks.doc, sessions.doc, definitions.doc, {agent}
 FROM tasks JOIN sessions ON sessions.id = tasks.session_id
 JOIN definitions ON definitions.hash = sessions.definition
-LEFT JOIN agents ON agents.id = tasks.agent_id
 """
-_IN_FLIGHT = f"{_FACTS} WHERE tasks.agent_id = ? AND {IN_FLIGHT} ORDER BY dispatched_at, tasks.id"
+_NAMED = _TASK_FACTS.format(kind="'named'", agent="agents.doc") + (
+    "LEFT JOIN agents ON agents.id = tasks.agent_id WHERE tasks.id = ?"
+)
+_AGENT_FACTS = f"""
+SELECT 'agent' AS kind, NULL AS task, NULL AS session, NULL AS definition, doc AS agent
+FROM agents WHERE id = ?
+UNION ALL
+{_TASK_FACTS.format(kind="'in flight'", agent="NULL")} WHERE tasks.agent_id = ? AND {IN_FLIGHT}
+"""
+
+_REGISTRATION_FACTS = """
+SELECT 'agent' AS kind, doc FROM agents WHERE id = ?
+UNION ALL
+SELECT 'early', doc FROM early_reports WHERE agent_id = ? AND received_at >= ?
+"""
+
+_AGENT_FACTS_AND_NAMED = f"{_AGENT_FACTS} UNION ALL {_NAMED}"
 
 _SESSION = """
 SELECT sessions.doc, definitions.doc
 FROM sessions JOIN definitions ON definitions.hash = sessions.definition
 WHERE sessions.id = ?
+"""
+_SESSION_FACTS = f"""
+SELECT first.*, 0 AS arrival FROM ({_SESSION}) AS first
+UNION ALL
+SELECT doc, NULL, arrival FROM tasks WHERE session_id = ?
 """
 
 _DUE = """
@@ -61,6 +85,20 @@ SELECT (SELECT min(due_at) FROM tasks WHERE due_at IS NOT NULL),
        (SELECT min(due_at) FROM agents WHERE due_at IS NOT NULL)
 """
 
+# The last letter of a level is the priority.
+_PLACES = """
+SELECT count(*), coalesce(sum(CASE
+    WHEN substr(level, length(level)) > ? THEN 1
+    WHEN substr(level, length(level)) < ? THEN 0
+    WHEN turn < own.own_turn THEN 1
+    WHEN turn = own.own_turn AND arrival < own.own_arrival THEN 1
+    ELSE 0 END), 0), max(own.own_turn)
+FROM tasks LEFT JOIN (
+    SELECT turn AS own_turn, arrival AS own_arrival FROM tasks WHERE id = ? AND status = 'queued'
+) AS own ON 1 = 1
+WHERE lane = ? AND status = 'queued'
+"""
+
 _STRANDED = f"""
 SELECT tasks.id FROM agents JOIN tasks ON tasks.lane = 'agent:' || agents.id
 WHERE agents.gone_at IS NOT NULL AND {WAITING} ORDER BY tasks.id LIMIT ?
@@ -68,39 +106,39 @@ WHERE agents.gone_at IS NOT NULL AND {WAITING} ORDER BY tasks.id LIMIT ?
 
 
 def _task_facts(row: Row) -> TaskFacts:
-    task, session, definition, agent = row
+    _, task, session, definition, agent = row
     return TaskFacts(
         load_task(task), load_session(session, definition), load_agent(agent) if agent else None
     )
 
 
 def agent_facts(agent_id: str, task_id: str | None) -> Program[AgentFacts | None]:
-    rows = yield Fetch("SELECT doc FROM agents WHERE id = ?", (agent_id,))
-    if not rows:
+    args: tuple[str, ...] = (agent_id, agent_id)
+    if task_id is None:
+        rows = yield Fetch(_AGENT_FACTS, args)
+    else:
+        rows = yield Fetch(_AGENT_FACTS_AND_NAMED, (*args, task_id))
+    agent = next((load_agent(row[4]) for row in rows if row[0] == "agent"), None)
+    if agent is None:
         return None
-    in_flight = yield Fetch(_IN_FLIGHT, (agent_id,))
-    named = yield from task_facts(task_id) if task_id else _nothing()
-    return AgentFacts(load_agent(rows[0][0]), tuple(map(_task_facts, in_flight)), named)
-
-
-def _nothing() -> Program[None]:
-    yield from ()
+    in_flight = [_task_facts(row) for row in rows if row[0] == "in flight"]
+    in_flight = [replace(facts, agent=agent) for facts in in_flight]
+    in_flight.sort(key=lambda facts: (facts.task.dispatched_at or _EVER, facts.task.id))
+    named = next((_task_facts(row) for row in rows if row[0] == "named"), None)
+    return AgentFacts(agent, tuple(in_flight), named)
 
 
 def registration_facts(agent_id: str, since: datetime) -> Program[RegistrationFacts]:
-    agents = yield Fetch("SELECT doc FROM agents WHERE id = ?", (agent_id,))
-    early = yield Fetch(
-        "SELECT doc FROM early_reports WHERE agent_id = ? AND received_at >= ?",
-        (agent_id, micros(since)),
-    )
+    rows = yield Fetch(_REGISTRATION_FACTS, (agent_id, agent_id, micros(since)))
+    docs = {row[0]: row[1] for row in rows}
     return RegistrationFacts(
-        load_agent(agents[0][0]) if agents else None,
-        load_report(early[0][0]) if early else None,
+        load_agent(docs["agent"]) if "agent" in docs else None,
+        load_report(docs["early"]) if "early" in docs else None,
     )
 
 
 def task_facts(task_id: str) -> Program[TaskFacts | None]:
-    rows = yield Fetch(f"{_FACTS} WHERE tasks.id = ?", (task_id,))
+    rows = yield Fetch(_NAMED, (task_id,))
     return _task_facts(rows[0]) if rows else None
 
 
@@ -110,14 +148,13 @@ def session(session_id: str) -> Program[WorkflowSession | None]:
 
 
 def session_facts(session_id: str) -> Program[SessionFacts | None]:
-    found = yield from session(session_id)
+    rows = yield Fetch(_SESSION_FACTS, (session_id, session_id))
+    found = next((load_session(row[0], row[1]) for row in rows if row[1] is not None), None)
     if found is None:
         return None
-    rows = yield Fetch(
-        "SELECT doc FROM tasks WHERE session_id = ? ORDER BY created_at, arrival, id",
-        (session_id,),
-    )
-    return SessionFacts(found, tuple(load_task(row[0]) for row in rows))
+    tasks = [(load_task(row[0]), row[2]) for row in rows if row[1] is None]
+    tasks.sort(key=lambda one: (one[0].created_at, one[1], one[0].id))
+    return SessionFacts(found, tuple(task for task, _ in tasks))
 
 
 def due(now: datetime, limit: int) -> Program[DueItems]:
@@ -162,19 +199,12 @@ def lane(task: Task, limit: int) -> Program[LaneFacts]:
         f"SELECT doc, in_flight {serving} ORDER BY agents.id LIMIT ?", (task.lane, limit)
     )
     counted = yield Fetch(f"SELECT count(*) {serving}", (task.lane,))
-    places = yield Fetch(
-        "SELECT count(*), coalesce(sum(CASE WHEN priority > ? THEN 1 WHEN priority < ? THEN 0 "
-        "WHEN turn < own.own_turn THEN 1 WHEN turn = own.own_turn AND arrival < own.own_arrival "
-        "THEN 1 ELSE 0 END), 0), max(own.own_turn) "
-        "FROM tasks LEFT JOIN (SELECT turn AS own_turn, arrival AS own_arrival FROM tasks "
-        "WHERE id = ? AND status = 'queued') AS own ON 1 = 1 "
-        "WHERE lane = ? AND status = 'queued'",
-        (task.priority, task.priority, task.id, task.lane),
-    )
-    waiting, ahead, is_queued = places[0]
+    level = level_of(task)
+    places = yield Fetch(_PLACES, (level[-1], level[-1], task.id, task.lane))
+    waiting, ahead, own_turn = places[0]
     return LaneFacts(
         tuple(Candidate(load_agent(row[0]), row[1]) for row in agents),
         counted[0][0],
-        int(ahead) if task.status is TaskStatus.QUEUED and is_queued is not None else None,
+        int(ahead) if task.status is TaskStatus.QUEUED and own_turn is not None else None,
         waiting,
     )

@@ -1,9 +1,13 @@
 """Records as rows: the columns that statements search by, and the record itself as JSON."""
 
+from collections.abc import Container, Sequence
 from typing import Any
 
 from opscore.models import Agent, Event, Standing, Task, WorkflowSession, slots
 from opscore.storage.sql.codec import dump, dump_session, micros, micros_or_none
+from opscore.storage.sql.program import Execute, Program
+
+Rows = Sequence[tuple[Any, ...]]
 
 AGENT_COLUMNS = ("id", "rev", "standing", "slots", "seen_at", "gone_at", "due_at", "doc")
 SESSION_COLUMNS = (
@@ -27,8 +31,8 @@ TASK_COLUMNS = (
     "agent_id",
     "status",
     "lane",
-    "direct",
-    "priority",
+    "level",
+    "flow",
     "turn",
     "arrival",
     "preferred",
@@ -42,15 +46,46 @@ TASK_COLUMNS = (
 EVENT_COLUMNS = ("seq", "at", "type", "agent_id", "session_id", "task_id", "data")
 
 
+def insert(table: str, columns: tuple[str, ...]) -> str:
+    places = ", ".join("?" for _ in columns)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
+
+
 def upsert(table: str, columns: tuple[str, ...]) -> str:
     """Insert a row, or replace what stands under its id."""
-    names = ", ".join(columns)
-    places = ", ".join("?" for _ in columns)
     updates = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
-    return (
-        f"INSERT INTO {table} ({names}) VALUES ({places}) "
-        f"ON CONFLICT ({columns[0]}) DO UPDATE SET {updates}"
-    )
+    return f"{insert(table, columns)} ON CONFLICT ({columns[0]}) DO UPDATE SET {updates}"
+
+
+def level_of(task: Task) -> str:
+    """Tasks of one level differ in their turns only."""
+    return f"{task.lane}/{int(task.direct_next)}{task.priority}"
+
+
+def lane_of(level: str) -> str:
+    return level[:-3]
+
+
+def priority_of(level: str) -> int:
+    return int(level[-1])
+
+
+def flow_of(task: Task) -> str:
+    """Tasks of one flow go in the order of their arrival."""
+    return f"{level_of(task)}/{task.workflow_id}"
+
+
+def put(table: str, columns: tuple[str, ...], rows: Rows, known: Container[str]) -> Program[None]:
+    """Insert new rows and replace known ones, by their first column.
+
+    A row is never replaced unseen: what someone else has inserted meanwhile is a collision.
+    """
+    new = [row for row in rows if row[0] not in known]
+    if new:
+        yield Execute(insert(table, columns), new)
+    changed = [row for row in rows if row[0] in known]
+    if changed:
+        yield Execute(upsert(table, columns), changed)
 
 
 def agent_row(agent: Agent) -> tuple[Any, ...]:
@@ -93,8 +128,8 @@ def task_row(task: Task, turn: int, arrival: int) -> tuple[Any, ...]:
         task.agent_id,
         task.status.value,
         task.lane,
-        int(task.direct_next),
-        task.priority,
+        level_of(task),
+        flow_of(task),
         turn,
         arrival,
         task.preferred_agent,

@@ -28,9 +28,12 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.storage.interface import DueItems, Storage
-from opscore.storage.sql import claiming, forgetting, leases, listing, reading
+from opscore.storage.sql import claiming, forgetting, leases, listing, reading, tallies
 from opscore.storage.sql.batcher import Batcher
 from opscore.storage.sql.driver import Driver
+
+# Others hold what is ready only for as long as a commit takes.
+_CLAIM_TRIES = 5
 
 
 class SqlStorage(Storage):
@@ -49,7 +52,7 @@ class SqlStorage(Storage):
         await self._driver.close()
 
     async def ping(self) -> None:
-        await self._driver.write(leases.ping())
+        await self._driver.write(leases.ping)
 
     # --- deciding -------------------------------------------------------------------------
 
@@ -76,16 +79,21 @@ class SqlStorage(Storage):
         limit: int,
         only_direct: bool = False,
     ) -> Sequence[Claim]:
-        dialect = self._driver.dialect
-        return await self._driver.write(
-            claiming.claim(dialect, owner, now, lease_until, limit, only_direct)
-        )
+        for _ in range(_CLAIM_TRIES):
+            claims = await self._driver.write(
+                lambda: claiming.claim(
+                    self._driver.dialect, owner, now, lease_until, limit, only_direct
+                )
+            )
+            if claims is not None:
+                return claims
+        return ()
 
     async def renew(
         self, owner: str, task_ids: Sequence[str], lease_until: datetime
     ) -> frozenset[str]:
         return await self._driver.write(
-            leases.renew(self._driver.dialect, owner, task_ids, lease_until)
+            lambda: leases.renew(self._driver.dialect, owner, task_ids, lease_until), urgent=True
         )
 
     async def due(self, now: datetime, limit: int) -> DueItems:
@@ -98,7 +106,7 @@ class SqlStorage(Storage):
         return await self._driver.scan(reading.stranded(limit))
 
     async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:
-        await self._driver.write(leases.keep_early_report(report, received_at))
+        await self._driver.write(lambda: leases.keep_early_report(report, received_at))
 
     # --- looking --------------------------------------------------------------------------
 
@@ -149,14 +157,16 @@ class SqlStorage(Storage):
     async def idempotency(self, key: str, now: datetime) -> IdempotencyRecord | None:
         record = await self._driver.read(leases.idempotency(key))
         if record is not None and record.expires_at <= now:
-            await self._driver.write(leases.forget_key(key, now))
+            await self._driver.write(lambda: leases.forget_key(key, now))
             return None
         return record
 
     async def counts(self) -> Counts:
-        return await self._driver.scan(forgetting.counts())
+        return await self._driver.read(tallies.counts())
 
     # --- forgetting -----------------------------------------------------------------------
 
     async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
-        return await self._driver.write(forgetting.prune(self._driver.dialect, retention, now))
+        return await self._driver.write(
+            lambda: forgetting.prune(self._driver.dialect, retention, now)
+        )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from opscore.exceptions import (
     IdempotencyKeyUsedError,
@@ -21,10 +22,15 @@ from opscore.storage.sql.rows import (
     TASK_COLUMNS,
     agent_row,
     event_row,
+    flow_of,
+    insert,
+    level_of,
+    put,
     session_row,
     task_row,
     upsert,
 )
+from opscore.storage.sql.tallies import Tally, keep, tasks_tally
 
 Verdicts = list[OpsCoreError | None]
 
@@ -35,6 +41,7 @@ class Batch:
 
     stored_tasks: dict[str, Row] = field(default_factory=dict)
     stored_agents: dict[str, Row] = field(default_factory=dict)
+    stored_sessions: frozenset[str] = frozenset()
     task_revs: dict[str, int] = field(default_factory=dict)
     session_revs: dict[str, int] = field(default_factory=dict)
     agent_revs: dict[str, int] = field(default_factory=dict)
@@ -65,6 +72,14 @@ class Batch:
             self.keys.add(change.idempotency.key)
         self.accepted.append(change)
         return None
+
+    def tally(self) -> Tally:
+        """How many records more there are of each kind."""
+        before = [self.stored_tasks[one][2] for one in self.tasks if one in self.stored_tasks]
+        tally = tasks_tally(before, (task.status.value for task in self.tasks.values()))
+        tally["sessions"] = sum(one not in self.stored_sessions for one in self.sessions)
+        tally["agents"] = sum(one not in self.stored_agents for one in self.agents)
+        return tally
 
     def _error(self, change: Change) -> OpsCoreError | None:
         if not (
@@ -102,7 +117,7 @@ def read_batch(dialect: Dialect, changes: Sequence[Change]) -> Program[Batch]:
     if tasks:
         rows = yield Fetch(
             dialect.sql(
-                "SELECT id, rev, status, agent_id, lane, direct, priority, turn, arrival "
+                "SELECT id, rev, status, agent_id, level, turn, arrival "
                 "FROM tasks WHERE id {among} ORDER BY id {lock}"
             ),
             (_ids(tasks),),
@@ -116,6 +131,7 @@ def read_batch(dialect: Dialect, changes: Sequence[Change]) -> Program[Batch]:
             (_ids(sessions),),
         )
         batch.session_revs = {row[0]: row[1] for row in rows}
+        batch.stored_sessions = frozenset(batch.session_revs)
     yield from _read_agents(dialect, changes, batch)
     yield from _read_keys(dialect, changes, batch)
     return batch
@@ -159,22 +175,40 @@ def _read_keys(dialect: Dialect, changes: Sequence[Change], batch: Batch) -> Pro
 # --- writing ------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Stands in the database once a batch is committed: the writer's id and the batch's number."""
+
+    writer: str
+    number: int
+    at: datetime
+
+
+def is_committed(mark: Mark) -> Program[bool]:
+    rows = yield Fetch("SELECT number FROM commits WHERE writer = ?", (mark.writer,))
+    return bool(rows) and rows[0][0] == mark.number
+
+
 def apply_changes(
-    dialect: Dialect, texts: DefinitionTexts, changes: Sequence[Change]
+    dialect: Dialect, texts: DefinitionTexts, changes: Sequence[Change], mark: Mark | None = None
 ) -> Program[Verdicts]:
     """Apply each change that fits; the others are answered with what was in their way."""
     batch = yield from read_batch(dialect, changes)
     verdicts: Verdicts = [batch.judge(change) for change in changes]
     if not batch.accepted:
         return verdicts
-    yield from _write_definitions(texts, batch)
+    yield from _write_definitions(dialect, texts, batch)
     yield from _write_sessions(texts, batch)
-    yield from write_tasks(batch.tasks, batch.stored_tasks)
+    if batch.tasks:
+        yield from write_tasks(dialect, batch.tasks, batch.stored_tasks)
     yield from _write_agents(batch)
     yield from _write_workflows(texts, batch)
     yield from _write_keys(batch)
     events = [event for change in batch.accepted for event in change.events]
-    yield from write_events(events)
+    if mark is not None:
+        row = (mark.writer, mark.number, micros(mark.at))
+        yield Execute(upsert("commits", ("writer", "number", "at")), [row])
+    yield from write_events(events, batch.tally())
     return verdicts
 
 
@@ -186,36 +220,40 @@ def reserve(counter: str, count: int) -> Program[Iterator[int]]:
     return iter(range(last - count + 1, last + 1))
 
 
-def write_events(events: Sequence[Event]) -> Program[None]:
+def write_events(events: Sequence[Event], tally: Tally) -> Program[None]:
     """Last of all in a transaction: the counter is held until its end."""
+    if not (events or +tally or -tally):
+        return
+    numbers = yield from reserve("events", len(events))
     if events:
-        numbers = yield from reserve("events", len(events))
-        names = ", ".join(EVENT_COLUMNS)
-        yield Execute(
-            f"INSERT INTO events ({names}) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [event_row(event, next(numbers)) for event in events],
-        )
+        rows = [event_row(event, next(numbers)) for event in events]
+        yield Execute(insert("events", EVENT_COLUMNS), rows)
+        tally["events"] += len(events)
+    yield from keep(tally)
 
 
-def _write_definitions(texts: DefinitionTexts, batch: Batch) -> Program[None]:
+def _write_definitions(dialect: Dialect, texts: DefinitionTexts, batch: Batch) -> Program[None]:
     used = [session.definition for session in batch.sessions.values() if session.rev == 1]
     used += [change.workflow.definition for change in batch.accepted if change.workflow]
-    if used:
+    missing = {(text := texts.of(definition))[0]: text for definition in used}
+    while missing:
         yield Execute(
             "INSERT INTO definitions (hash, doc) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING",
-            sorted({texts.of(definition) for definition in used}),
+            [text for _, text in sorted(missing.items())],
         )
+        # One that nobody used any more may be on its way out: only what is held here stays.
+        rows = yield Fetch(
+            dialect.sql("SELECT hash FROM definitions WHERE hash {among} ORDER BY hash {share}"),
+            (dump(sorted(missing)),),
+        )
+        for row in rows:
+            del missing[row[0]]
 
 
 def _write_sessions(texts: DefinitionTexts, batch: Batch) -> Program[None]:
     if batch.sessions:
-        yield Execute(
-            upsert("sessions", SESSION_COLUMNS),
-            [
-                session_row(session, texts.of(session.definition)[0])
-                for session in batch.sessions.values()
-            ],
-        )
+        rows = [session_row(one, texts.of(one.definition)[0]) for one in batch.sessions.values()]
+        yield from put("sessions", SESSION_COLUMNS, rows, batch.stored_sessions)
 
 
 def _write_workflows(texts: DefinitionTexts, batch: Batch) -> Program[None]:
@@ -256,9 +294,8 @@ def _write_keys(batch: Batch) -> Program[None]:
 def _write_agents(batch: Batch) -> Program[None]:
     if not batch.agents:
         return
-    yield Execute(
-        upsert("agents", AGENT_COLUMNS), [agent_row(agent) for agent in batch.agents.values()]
-    )
+    rows = [agent_row(agent) for agent in batch.agents.values()]
+    yield from put("agents", AGENT_COLUMNS, rows, batch.stored_agents)
     moved = [agent for agent in batch.agents.values() if _lanes_changed(batch, agent)]
     if moved:
         yield Execute("DELETE FROM agent_lanes WHERE agent_id = ?", [(one.id,) for one in moved])
@@ -279,15 +316,10 @@ def _lanes_changed(batch: Batch, agent: Agent) -> bool:
 # --- tasks --------------------------------------------------------------------------------------
 
 
-def write_tasks(
-    tasks: dict[str, Task],
-    stored: dict[str, Row],
-) -> Program[None]:
+def write_tasks(dialect: Dialect, tasks: dict[str, Task], stored: dict[str, Row]) -> Program[None]:
     """Write tasks, give newly queued ones their turn, and move the slots of their agents."""
-    if not tasks:
-        return
     joining = [task for task in tasks.values() if _joins(task, stored.get(task.id))]
-    turns = yield from _turns(joining)
+    turns = yield from _turns(dialect, joining)
     numbers = yield from reserve("arrivals", len(joining)) if joining else _none()
     rows = []
     for task in tasks.values():
@@ -295,8 +327,8 @@ def write_tasks(
         if task.id in turns:
             rows.append(task_row(task, turns[task.id], next(numbers)))
         else:
-            rows.append(task_row(task, before[7] if before else 0, before[8] if before else 0))
-    yield Execute(upsert("tasks", TASK_COLUMNS), rows)
+            rows.append(task_row(task, before[5] if before else 0, before[6] if before else 0))
+    yield from put("tasks", TASK_COLUMNS, rows, stored)
     deltas = _slot_deltas(tasks.values(), stored)
     if deltas:
         yield Execute(
@@ -305,17 +337,11 @@ def write_tasks(
         )
 
 
-def _place(task: Task) -> tuple[str, int, int]:
-    return task.lane, int(task.direct_next), task.priority
-
-
 def _joins(task: Task, before: Row | None) -> bool:
     """Whether the task takes a new place in a queue."""
     if task.status is not TaskStatus.QUEUED:
         return False
-    return (
-        before is None or before[2] != TaskStatus.QUEUED.value or tuple(before[4:7]) != _place(task)
-    )
+    return before is None or before[2] != TaskStatus.QUEUED.value or before[4] != level_of(task)
 
 
 def _slot_deltas(tasks: Iterable[Task], stored: dict[str, Row]) -> dict[str, int]:
@@ -329,29 +355,31 @@ def _slot_deltas(tasks: Iterable[Task], stored: dict[str, Row]) -> dict[str, int
     return {agent_id: delta for agent_id, delta in deltas.items() if delta}
 
 
-def _turns(joining: Sequence[Task]) -> Program[dict[str, int]]:
+def _turns(dialect: Dialect, joining: Sequence[Task]) -> Program[dict[str, int]]:
     """Start-time fair queueing: a workflow's next turn comes after its last, but not in the past.
 
     The present is the last turn that was served at the level.
     """
+    if not joining:
+        return {}
+    levels = dump(sorted({level_of(task) for task in joining}))
+    flows = dump(sorted({flow_of(task) for task in joining}))
+    rows = yield Fetch(dialect.sql(_LAST_TURNS), (flows, levels))
+    last = {row[1]: row[2] or 0 for row in rows if row[0] == "flow"}
+    served = {row[1]: row[2] for row in rows if row[0] == "level"}
     turns: dict[str, int] = {}
-    last: dict[tuple[str, int, int, str], int] = {}
     for task in joining:
-        place = _place(task)
-        flow = (*place, task.workflow_id)
-        if flow not in last:
-            rows = yield Fetch(_FLOW, (*place, *flow))
-            served, own = rows[0]
-            last[flow] = max(served or 0, own or 0)
-        last[flow] += 1
-        turns[task.id] = last[flow]
+        flow = flow_of(task)
+        turns[task.id] = last[flow] = max(last[flow], served.get(level_of(task), 0)) + 1
     return turns
 
 
-_FLOW = """
-SELECT (SELECT turn FROM served_turns WHERE lane = ? AND direct = ? AND priority = ?),
-    (SELECT max(turn) FROM tasks WHERE status = 'queued'
-        AND lane = ? AND direct = ? AND priority = ? AND workflow_id = ?)
+_LAST_TURNS = """
+SELECT 'flow' AS kind, one.value,
+    (SELECT max(turn) FROM tasks WHERE status = 'queued' AND flow = one.value)
+FROM {each}(?) AS one
+UNION ALL
+SELECT 'level', level, turn FROM turns WHERE level {among}
 """
 
 

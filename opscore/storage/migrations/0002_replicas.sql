@@ -1,0 +1,53 @@
+-- A level is a lane, a choice of routes and a priority, as one text; a flow is a workflow on a
+-- level. What is chosen by three columns at once cannot be skipped through.
+ALTER TABLE tasks ADD COLUMN level TEXT NOT NULL DEFAULT '';
+ALTER TABLE tasks ADD COLUMN flow TEXT NOT NULL DEFAULT '';
+UPDATE tasks SET level = lane || '/' || direct || priority;
+UPDATE tasks SET flow = level || '/' || workflow_id;
+DROP INDEX tasks_queue;
+DROP INDEX tasks_flow;
+CREATE INDEX tasks_queue ON tasks (level, turn, arrival) WHERE status = 'queued';
+CREATE INDEX tasks_flow ON tasks (flow, turn) WHERE status = 'queued';
+CREATE INDEX tasks_lane ON tasks (lane) WHERE status = 'queued';
+ALTER TABLE tasks DROP COLUMN direct;
+ALTER TABLE tasks DROP COLUMN priority;
+
+CREATE TABLE turns (
+    level TEXT PRIMARY KEY,
+    turn BIGINT NOT NULL
+);
+INSERT INTO turns (level, turn)
+    SELECT lane || '/' || direct || priority, turn FROM served_turns;
+DROP TABLE served_turns;
+
+-- How many records there are, kept by whoever adds or removes some.
+CREATE TABLE tallies (
+    name TEXT PRIMARY KEY,
+    value BIGINT NOT NULL
+);
+INSERT INTO tallies (name, value) SELECT 'agents', count(*) FROM agents;
+INSERT INTO tallies (name, value) SELECT 'sessions', count(*) FROM sessions;
+INSERT INTO tallies (name, value) SELECT 'events', count(*) FROM events;
+INSERT INTO tallies (name, value) SELECT 'tasks.' || status, count(*) FROM tasks GROUP BY status;
+
+CREATE INDEX sessions_definition ON sessions (definition);
+CREATE INDEX workflows_definition ON workflows (definition);
+
+-- The processes that share this database, and the duties that only one of them does.
+CREATE TABLE replicas (
+    id TEXT PRIMARY KEY,
+    beat_at BIGINT NOT NULL,
+    doc TEXT NOT NULL
+);
+CREATE TABLE duties (
+    name TEXT PRIMARY KEY,
+    replica_id TEXT NOT NULL,
+    until BIGINT NOT NULL
+);
+
+-- The number of each writer's last batch: after a broken connection it tells what was committed.
+CREATE TABLE commits (
+    writer TEXT PRIMARY KEY,
+    number BIGINT NOT NULL,
+    at BIGINT NOT NULL
+);

@@ -1,0 +1,232 @@
+"""PostgreSQL: several processes on one database, each with a bounded number of connections."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TypeVar
+
+import asyncpg
+from asyncpg.connection import Connection
+
+from opscore.exceptions import ConfigurationError, StorageError
+from opscore.storage.connections import Connections
+from opscore.storage.migrations import migrate
+from opscore.storage.sql.driver import CommitUnknownError, Driver
+from opscore.storage.sql.program import POSTGRES, Execute, Fetch, Program, Row
+
+logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+_WAIT_FOR_CONNECTION = 2.0
+_STATEMENT_SECONDS = 5.0
+_LOCK_SECONDS = 2.0
+# What the server does not end by itself, because it cannot be reached, is ended here.
+_TRANSACTION_SECONDS = 10.0
+_CACHED_STATEMENTS = 500
+_TRIES = 5
+_LONGEST_PAUSE = 0.02
+_WAIT_AT_START = 30.0
+_PAUSE_AT_START = 0.5
+
+_SETTINGS = {
+    "application_name": "opscore",
+    "statement_timeout": f"{_STATEMENT_SECONDS:g}s",
+    "lock_timeout": f"{_LOCK_SECONDS:g}s",
+    "idle_in_transaction_session_timeout": f"{_TRANSACTION_SECONDS:g}s",
+    # Every statement is short; compiling it would take longer than running it.
+    "jit": "off",
+}
+
+# Another one did the same at this moment; the next try sees what it left.
+_COLLISIONS = (
+    asyncpg.SerializationError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.UniqueViolationError,
+)
+_MISCONFIGURED = (
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.ClientConfigurationError,
+)
+_BROKEN = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+
+
+class PostgresDriver(Driver):
+    dialect = POSTGRES
+
+    def __init__(self, url: str, connections: int) -> None:
+        self._url = url
+        self._links = Connections(self._connect, connections, _WAIT_FOR_CONNECTION)
+        # Leases are kept even when everybody else waits for a connection.
+        self._urgent = Connections(self._connect, 1, _WAIT_FOR_CONNECTION)
+
+    async def open(self) -> None:
+        """The database may come up later than the service; it is given some time."""
+        deadline = time.monotonic() + _WAIT_AT_START
+        while True:
+            try:
+                await self._bring_up_to_date()
+            except StorageError as error:
+                if isinstance(error.__cause__, _MISCONFIGURED):
+                    raise ConfigurationError(
+                        f"OPSCORE_STORAGE_URL: the database refuses ({_said(error.__cause__)}); "
+                        "check user, password, database name and rights."
+                    ) from error
+                if time.monotonic() > deadline:
+                    raise ConfigurationError(f"OPSCORE_STORAGE_URL: {error.detail}") from error
+                logger.warning("Waiting for the database: %s", error.detail)
+                await asyncio.sleep(_PAUSE_AT_START)
+            else:
+                return
+
+    async def close(self) -> None:
+        self._links.close()
+        self._urgent.close()
+
+    # --- reading --------------------------------------------------------------------------
+
+    async def read(self, program: Program[R]) -> R:
+        async with self._link(self._links) as link:
+            return await _run(link, program)
+
+    async def scan(self, program: Program[R]) -> R:
+        async with self._link(self._links) as link:
+            await link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            result = await _run(link, program)
+            await link.execute("COMMIT")
+            return result
+
+    # --- writing --------------------------------------------------------------------------
+
+    async def write(self, make: Callable[[], Program[R]], urgent: bool = False) -> R:
+        links = self._urgent if urgent else self._links
+        for tries in range(1, _TRIES + 1):
+            try:
+                return await self._transaction(links, make())
+            except StorageError as error:
+                if tries == _TRIES or not isinstance(error.__cause__, _COLLISIONS):
+                    raise
+            await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE * tries))
+        raise AssertionError("the last try returns or raises")
+
+    async def _transaction(self, links: "Connections[Connection]", program: Program[R]) -> R:
+        committing = False
+        try:
+            async with self._link(links) as link:
+                await link.execute("BEGIN")
+                result = await _run(link, program)
+                committing = True
+                await link.execute("COMMIT")
+                return result
+        except StorageError as error:
+            if committing and not isinstance(error.__cause__, _COLLISIONS):
+                raise CommitUnknownError(error.detail, retry_after=1) from error
+            raise
+
+    async def _bring_up_to_date(self) -> None:
+        async with self._link(self._links) as link:
+            await link.execute("SET statement_timeout = 0")
+            await link.execute("SET lock_timeout = 0")
+            await link.execute("BEGIN")
+            try:
+                await _run(link, migrate(self.dialect, datetime.now(UTC)))
+                await link.execute("COMMIT")
+            finally:
+                link.terminate()
+
+    # --- connections ----------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _link(self, links: "Connections[Connection]") -> AsyncIterator[Connection]:
+        """A connection for one transaction; what goes wrong with it is a StorageError."""
+        try:
+            async with asyncio.timeout(_TRANSACTION_SECONDS), links.take() as link:
+                try:
+                    yield link
+                except asyncpg.PostgresError:
+                    await _roll_back(link)
+                    raise
+                except BaseException:
+                    # Nobody knows what it is in the middle of.
+                    link.terminate()
+                    raise
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            # A standby: none of the connections to it can write.
+            links.drop_idle()
+            raise _unavailable(error) from error
+        except _BROKEN as error:
+            raise _unavailable(error) from error
+
+    async def _connect(self) -> Connection:
+        link: Connection = await asyncpg.connect(
+            self._url,
+            timeout=_WAIT_FOR_CONNECTION,
+            statement_cache_size=_CACHED_STATEMENTS,
+            server_settings=_SETTINGS,
+            target_session_attrs="read-write",
+        )
+        return link
+
+
+async def _run(link: Connection, program: Program[R]) -> R:
+    answer: Sequence[Row] = ()
+    try:
+        statement = next(program)
+        while True:
+            answer = await _ask(link, statement)
+            statement = program.send(answer)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+
+
+async def _ask(link: Connection, statement: Fetch | Execute) -> Sequence[Row]:
+    sql = _numbered(statement.sql)
+    if isinstance(statement, Fetch):
+        rows: Sequence[Row] = await link.fetch(sql, *statement.args)
+        return rows
+    if len(statement.rows) == 1:
+        await link.execute(sql, *statement.rows[0])
+    else:
+        await link.executemany(sql, statement.rows)
+    return ()
+
+
+@lru_cache(maxsize=1024)
+def _numbered(sql: str) -> str:
+    """With $1, $2, … in place of the question marks; no text of ours has one in a literal."""
+    parts = sql.split("?")
+    return parts[0] + "".join(f"${number}{part}" for number, part in enumerate(parts[1:], 1))
+
+
+async def _roll_back(link: Connection) -> None:
+    try:
+        if link.is_in_transaction():
+            await link.execute("ROLLBACK")
+    except _BROKEN as error:
+        logger.debug("A connection is dropped, for it could not roll back: %s", _said(error))
+        link.terminate()
+
+
+def _said(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _unavailable(error: BaseException) -> StorageError:
+    return StorageError(
+        f"The database did not take the request ({_said(error)}); try again shortly.",
+        retry_after=1,
+    )

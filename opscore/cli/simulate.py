@@ -59,6 +59,10 @@ def agentkit(
     retry_after: Annotated[
         float | None, typer.Option(min=0, help="Sent as Retry-After with such a failure.")
     ] = None,
+    fault_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of tasks answered wrongly, from 0 to 1.")
+    ] = 0,
+    late: Annotated[float, typer.Option(min=0, help="Seconds that a late answer takes.")] = 40,
     require_key: Annotated[
         str | None, typer.Option(help="Refuse requests without this bearer token.")
     ] = None,
@@ -73,6 +77,8 @@ def agentkit(
         fail_rate=fail_rate,
         fail_status=fail_status,
         retry_after=retry_after,
+        fault_rate=fault_rate,
+        late=late,
         silent=silent,
         slow=slow,
         webhook_delay=webhook_delay,

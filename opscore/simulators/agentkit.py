@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,16 +17,18 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opscore.simulators.background import Background
 from opscore.simulators.behaviour import AgentKitBehaviour
 from opscore.simulators.control import Control, http_error, parse
+from opscore.simulators.faults import IN_DOUBT, wrong_answer
 from opscore.simulators.received import ReceivedLog
 from opscore.simulators.tools import invoke
 from opscore.simulators.webhook import send_webhook
 from opscore.simulators.wire import Registration, RunMessage, validation_failed
+from opscore.simulators.words import Fault
 
 FORWARD_TIMEOUT = 15.0
 
@@ -60,6 +63,7 @@ class SimulatedAgentKit:
         self.behaviour = behaviour or AgentKitBehaviour()
         self.received = ReceivedLog()
         self.agents: dict[str, RegisteredAgent] = {}
+        self.faults: Counter[Fault] = Counter()
         self.background = Background()
         self._webhook_url = webhook_url
         self._webhook_secret = webhook_secret
@@ -94,7 +98,9 @@ class SimulatedAgentKit:
         await self._client.aclose()
 
     async def _health(self, _request: Request) -> JSONResponse:
-        return JSONResponse({"status": "ok", "service": "simulated-agentkit"})
+        return JSONResponse(
+            {"status": "ok", "service": "simulated-agentkit", "faults": dict(self.faults)}
+        )
 
     async def _forget(self, request: Request) -> JSONResponse:
         """Forget one agent, or all of them as after a restart."""
@@ -132,7 +138,7 @@ class SimulatedAgentKit:
         body = {"event_type": "REGISTER", "agent_details": agent.to_webhook()}
         await send_webhook(self._client, self._webhook_url, self._webhook_secret, body)
 
-    async def _run(self, request: Request) -> JSONResponse:
+    async def _run(self, request: Request) -> Response:
         agent_id = request.path_params["agent_id"]
         body = await self._receive(request, agent_id)
         await asyncio.sleep(self.behaviour.slow)
@@ -141,10 +147,25 @@ class SimulatedAgentKit:
         agent = self.agents.get(agent_id)
         if agent is None:
             raise HTTPException(404, f"Agent with ID '{agent_id}' not found.")
+        if self._random.random() < self.behaviour.fault_rate:
+            return await self._answer_wrongly(agent, message)
         if message.message_type == "tool_invocation":
             return JSONResponse(invoke(message.payload), 202)
         self.background.start(self._forward(agent, message))
         return JSONResponse(_accepted(agent_id), 202)
+
+    async def _answer_wrongly(self, agent: RegisteredAgent, message: RunMessage) -> Response:
+        """Whether a task came through in spite of a wrong answer, nobody can tell."""
+        fault = self._random.choice(self.behaviour.faults)
+        self.faults[fault] += 1
+        is_task = message.message_type != "tool_invocation"
+        if fault in IN_DOUBT and is_task and self._random.random() < 0.5:
+            self.background.start(self._forward(agent, message))
+        if fault == "late":
+            await asyncio.sleep(self.behaviour.late)
+        if fault in ("late", "silence"):
+            return JSONResponse(_accepted(agent.id), 202)
+        return wrong_answer(fault)
 
     def _fail_at_the_rate(self) -> None:
         if self._random.random() >= self.behaviour.fail_rate:

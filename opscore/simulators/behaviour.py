@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from opscore.simulators.words import Forwarding, Style
+from opscore.simulators.faults import ALL_FAULTS
+from opscore.simulators.words import Fault, Forwarding, Style
 
 
 class Behaviour(BaseModel):
@@ -26,12 +27,18 @@ class Behaviour(BaseModel):
 
 
 class AgentKitBehaviour(Behaviour):
-    """`loses` is what the real AgentKit of today does: every forward fails and is only logged."""
+    """`loses` is what the real AgentKit of today does: every forward fails and is only logged.
+
+    `fault_rate` is the share of tasks that get a wrong answer, one of `faults` each.
+    """
 
     forwarding: Forwarding = "works"
     fail_rate: float = Field(0, ge=0, le=1)
     fail_status: int = Field(500, ge=400, le=599)
     retry_after: float | None = Field(None, ge=0)
+    fault_rate: float = Field(0, ge=0, le=1)
+    faults: tuple[Fault, ...] = Field(ALL_FAULTS, min_length=1)
+    late: float = Field(40, ge=0)
     silent: bool = False
     slow: float = Field(0, ge=0)
     webhook_delay: float = Field(0, ge=0)

@@ -7,6 +7,16 @@ from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# Under this name an application finds its connection, to break it off.
+TRANSPORT = "simulator.transport"
+
+
+class _Protocol(HttpToolsProtocol):
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
 
 
 class _Server(uvicorn.Server):
@@ -21,7 +31,9 @@ async def running(app: ASGIApp, *, host: str = "127.0.0.1", port: int = 0) -> As
     """Serve `app` while the block runs, and yield its base URL; port 0 takes a free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, http=_Protocol, log_config=None, access_log=False, timeout_graceful_shutdown=1
+    )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:

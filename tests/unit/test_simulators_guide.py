@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from opscore.cli.parser import app
 from opscore.simulators.agent import SimulatedAgent
 from opscore.simulators.agentkit import SimulatedAgentKit
+from opscore.simulators.faults import ALL_FAULTS
 from opscore.simulators.words import Style
 
 GUIDE = (Path(__file__).parents[2] / "docs/how-to/simulate.md").read_text(encoding="utf-8")
@@ -38,6 +39,12 @@ def test_the_guide_names_no_other_switch() -> None:
 def test_every_style_is_in_the_guide() -> None:
     rows = re.findall(r"^\| `([a-z]+)` \|", section("Agents"), re.MULTILINE)
     assert tuple(rows) == get_args(Style)
+
+
+def test_every_fault_is_in_the_guide() -> None:
+    table = section("AgentKit").partition("| fault |")[2].partition("\n\n")[0]
+    named = re.findall(r"`([a-z_]+)`", re.sub(r"\| [^`].*", "", table))
+    assert tuple(named) == ALL_FAULTS
 
 
 def test_every_route_of_the_simulators_is_in_the_guide() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from opscore.agentkit_client.addresses import check_endpoint
+from opscore.crash_points import crash_point
 from opscore.exceptions import (
     AgentNotFoundError,
     AgentStateNotFoundError,
@@ -116,6 +117,7 @@ class Lifecycle:
         )
         if change is None:
             raise _no_agent()
+        crash_point("agent.changed")
         return await self.get_agent(agent_id)
 
     async def deregister_agent(self, agent_id: str, signature: str | None = None) -> Candidate:
@@ -125,6 +127,7 @@ class Lifecycle:
         )
         if change is None:
             raise _no_agent()
+        crash_point("agent.deregistered")
         await self._engine.fail_stranded()
         return await self.get_agent(agent_id)
 
@@ -140,11 +143,13 @@ class Lifecycle:
 
     async def set_state(self, report: StateReport) -> None:
         """Take a state report, whatever it says of a task included."""
+        crash_point("report.received")
         if await self._engine.agent_reported(report) is None:
             raise AgentNotFoundError(
                 "No agent has this id. The report is kept for a minute and counts if the "
                 "agent's registration follows."
             )
+        crash_point("report.committed")
 
     async def get_state(self, agent_id: str) -> AgentState:
         state = (await self.get_agent(agent_id)).agent.state
@@ -192,9 +197,11 @@ class Lifecycle:
         if record is not None:
             record = replace(record, workflow_id=definition.id)
         session_id = record.session_id if record else self._make_id()
+        crash_point("trigger.checked")
         await self._engine.start_session(
             session_id, definition, revision, trigger.agent_id, trigger.payload, record
         )
+        crash_point("trigger.committed")
         return Started(session_id, definition.id)
 
     async def _check_room(self) -> None:
@@ -236,6 +243,7 @@ class Lifecycle:
         if session.status.ended:
             raise ConflictError(f"The session has ended already; it is {session.status.value}.")
         await self._engine.cancel_session(session_id, reason)
+        crash_point("cancel.committed")
         return await self.get_session(session_id)
 
     # --- tasks ----------------------------------------------------------------------------
@@ -248,14 +256,17 @@ class Lifecycle:
 
     async def report_result(self, task_id: str, result: TaskResult) -> bool:
         """Whether it counted; a late or doubled one is recorded and changes nothing."""
+        crash_point("result.received")
         change = await self._engine.task_reported(task_id, result)
         if change is None:
             raise _no_task()
+        crash_point("result.committed")
         return bool(change.tasks)
 
     async def heartbeat(self, task_id: str, progress: Any, attempt: int | None) -> Task:
         if await self._engine.task_heartbeat(task_id, progress, attempt) is None:
             raise _no_task()
+        crash_point("heartbeat.committed")
         return await self.get_task(task_id)
 
     async def explain(self, task: Task, gate: Gate | None) -> Explanation:

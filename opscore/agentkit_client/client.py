@@ -15,6 +15,7 @@ from opscore.agentkit_client.errors import ExchangeError
 from opscore.agentkit_client.messages import cancel_message, encode, task_message
 from opscore.agentkit_client.transport import Headers, Transport
 from opscore.clock import Clock, SystemClock
+from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, ForbiddenEndpointError
 from opscore.models import Agent, Claim, Delivery, FailureCode, Outcome, Task
 from opscore.settings import Settings
@@ -122,12 +123,15 @@ class AgentKitClient:
         if self._key is not None:
             headers = [*_HEADERS, (b"Authorization", b"Bearer " + self._key)]
         answer = await self._to_agentkit.post(target, headers, _encoded(message), seconds)
+        crash_point("agentkit.answered")
         return self._without_key(answer)
 
     async def _ask_agent(
         self, target: Target, message: dict[str, Any], seconds: float
     ) -> HttpAnswer:
-        return await self._to_agents.post(target, _HEADERS, _encoded(message), seconds)
+        answer = await self._to_agents.post(target, _HEADERS, _encoded(message), seconds)
+        crash_point("direct.answered")
+        return answer
 
     def _agent_target(self, agent: Agent) -> Target:
         if not agent.contact_endpoint:

@@ -13,6 +13,7 @@ from opscore.agentkit_client.connecting import (
 )
 from opscore.agentkit_client.errors import ExchangeError
 from opscore.agentkit_client.pool import IdleConnections
+from opscore.crash_points import crash_point
 from opscore.models import FailureCode
 
 Headers = list[tuple[bytes, bytes]]
@@ -45,6 +46,7 @@ class Transport:
         try:
             async with asyncio.timeout(timeout), self._slots:
                 connection = await self._connection(target)
+                crash_point("exchange.connected")
                 answer = await _exchange(connection, _request(target, headers, body))
         except TimeoutError as error:
             raise _too_late(connected=connection is not None) from error
@@ -61,6 +63,7 @@ async def _exchange(
 ) -> HttpAnswer:
     try:
         response = await connection.handle_async_request(request)
+        crash_point("exchange.head-read")
         return await _read(response)
     except httpcore.ProtocolError as error:
         raise _lost("the answer broke off or was not HTTP") from error

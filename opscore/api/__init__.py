@@ -1,5 +1,6 @@
 """The HTTP API. `uvicorn opscore.api:app` serves it; importing it does nothing."""
 
+import os
 import sys
 from functools import cache
 from typing import Any
@@ -10,12 +11,14 @@ from fastapi import FastAPI
 @cache
 def _app() -> FastAPI:
     # Loaded here, so that importing the package neither reads settings nor builds anything.
+    from opscore import crash_points  # noqa: PLC0415 - see above
     from opscore.api.application import create_app  # noqa: PLC0415 - see above
     from opscore.exceptions import ConfigurationError  # noqa: PLC0415 - see above
     from opscore.logging_config import configure_logging  # noqa: PLC0415 - see above
     from opscore.settings import load_settings  # noqa: PLC0415 - see above
 
     try:
+        crash_points.arm(os.environ.get(crash_points.VARIABLE))
         settings = load_settings()
         return create_app(settings, log=configure_logging(settings))
     except ConfigurationError as error:

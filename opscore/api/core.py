@@ -10,6 +10,7 @@ from typing import Any
 
 from opscore.agentkit_client import AgentKitClient
 from opscore.clock import Clock, SystemClock
+from opscore.crash_points import crash_point
 from opscore.ids import new_id
 from opscore.lifecycle import Lifecycle, Limits
 from opscore.logging_config import LogPipeline, log_operation
@@ -62,19 +63,23 @@ class Core:
         self.housekeeper = Housekeeper(self.engine, settings.retention)
 
     async def start(self) -> None:
+        crash_point("start.storage-open")
         if self.settings.workflows_dir is not None:
             with log_operation("load_workflow_templates"):
                 await self.catalog.load_folder(self.settings.workflows_dir)
+            crash_point("start.templates-loaded")
         self._spawn("dispatcher", self.dispatcher.run)
         self._spawn("leases", self.dispatcher.keep_leases)
         self._spawn("timekeeper", self.timekeeper.run)
         self._spawn("housekeeper", self.housekeeper.run)
+        crash_point("start.running")
 
     async def drain(self) -> None:
         """Take no new work; let running deliveries end, or give them back. Once is enough."""
         if not self.lifecycle.draining:
             self.lifecycle.draining = True
             await self.dispatcher.stop(self.settings.drain_timeout)
+            crash_point("drain.done")
 
     async def stop(self) -> None:
         await self.drain()

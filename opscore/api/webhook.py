@@ -12,6 +12,7 @@ from opscore.api.errors import validation_error
 from opscore.api.problems import problems
 from opscore.api.schemas import AgentDetails
 from opscore.api.views import MessageView
+from opscore.crash_points import crash_point
 from opscore.exceptions import (
     AgentNotFoundError,
     BadRequestError,
@@ -75,12 +76,14 @@ async def notify(request: Request, core: CoreDep) -> MessageView:
     raw: bytes = request.scope["state"].get("body", b"")
     signature = _checked_signature(core, request, raw)
     kind, details = _read(parse_json(raw))
+    crash_point("webhook.verified")
+    apply = _register if kind is EventKind.REGISTER else _deregister
     try:
-        if kind is EventKind.REGISTER:
-            return await _register(core, details, signature)
-        return await _deregister(core, details, signature)
+        answer = await apply(core, details, signature)
     except WebhookReplayedError:
         return MessageView(status="duplicate", message="This webhook was applied before.")
+    crash_point("webhook.committed")
+    return answer
 
 
 def _checked_signature(core: Core, request: Request, raw: bytes) -> str | None:

@@ -1,8 +1,10 @@
 """Starts the service. Each wrong setting becomes a sentence, and the exit status is 2."""
 
+import os
 import sys
 from typing import Any
 
+from opscore import crash_points
 from opscore.api.serve import run
 from opscore.exceptions import ConfigurationError
 from opscore.settings import load_settings
@@ -14,6 +16,7 @@ def run_service(host: str | None, port: int | None) -> int:
     given: dict[str, Any] = {"host": host, "port": port}
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
+        crash_points.arm(os.environ.get(crash_points.VARIABLE))
         return run(load_settings().model_copy(update=chosen))
     except ConfigurationError as error:
         print(error.detail, file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import TypeVar
 import asyncpg
 from asyncpg.connection import Connection
 
+from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, StorageError
 from opscore.storage.connections import Connections
 from opscore.storage.migrations import migrate
@@ -126,9 +127,12 @@ class PostgresDriver(Driver):
         try:
             async with self._link(links) as link:
                 await link.execute("BEGIN")
+                crash_point("postgres.begun")
                 result = await _run(link, program)
                 committing = True
+                crash_point("postgres.before-commit")
                 await link.execute("COMMIT")
+                crash_point("postgres.committed")
                 return result
         except StorageError as error:
             if committing and not isinstance(error.__cause__, _COLLISIONS):
@@ -142,7 +146,9 @@ class PostgresDriver(Driver):
             await link.execute("BEGIN")
             try:
                 await _run(link, migrate(self.dialect, datetime.now(UTC)))
+                crash_point("postgres.schema-written")
                 await link.execute("COMMIT")
+                crash_point("postgres.schema-committed")
             finally:
                 link.terminate()
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, StorageError
 from opscore.storage.migrations import applied, check, migrate
 from opscore.storage.sql.driver import Driver
@@ -48,6 +49,7 @@ class SqliteDriver(Driver):
 
     async def open(self) -> None:
         self._lock = _lock_file(self._path)
+        crash_point("sqlite.file-locked")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._writer, self._bring_up_to_date)
 
@@ -122,9 +124,12 @@ class SqliteDriver(Driver):
         connection = self._connection()
         try:
             connection.execute("BEGIN IMMEDIATE")
+            crash_point("sqlite.begun")
             for work in group:
                 _run_within(connection, work)
+            crash_point("sqlite.before-commit")
             connection.execute("COMMIT")
+            crash_point("sqlite.committed")
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -140,7 +145,9 @@ class SqliteDriver(Driver):
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute("BEGIN IMMEDIATE")
             _run(connection, migrate(self.dialect, datetime.now(UTC)))
+            crash_point("sqlite.schema-written")
             connection.execute("COMMIT")
+            crash_point("sqlite.schema-committed")
         except sqlite3.Error as error:
             raise ConfigurationError(
                 f"OPSCORE_STORAGE_URL: {self._path} cannot be used as a database ({error}); "

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from opscore.crash_points import crash_point
 from opscore.exceptions import VersionConflictError, WorkflowNotFoundError
 from opscore.models import WorkflowDefinition, WorkflowRevision
 from opscore.workflow.engine import Engine
@@ -40,10 +41,12 @@ class Catalog:
                 return newest, False
             number = newest.revision + 1 if newest else 1
             saved = WorkflowRevision(definition, number, self._engine.clock.now())
+            crash_point("workflow.checked")
             try:
                 await self._engine.save_workflow(saved)
             except VersionConflictError:
                 continue
+            crash_point("workflow.committed")
             return saved, True
         raise VersionConflictError("Others keep saving this workflow; try again.", retry_after=1)
 
@@ -65,6 +68,7 @@ class Catalog:
         """No new sessions; the running ones keep their definition."""
         await self.get_workflow_definition(workflow_id)
         await self._engine.delete_workflow(workflow_id)
+        crash_point("workflow.deleted")
 
 
 def _unknown(revision: int | None) -> WorkflowNotFoundError:

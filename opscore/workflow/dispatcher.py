@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from opscore.clock import Clock
+from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import (
     Agent,
@@ -103,6 +104,7 @@ class Dispatcher:
             self._wake.clear()
             try:
                 async with self._claiming:
+                    crash_point("claim.before")
                     claims = await self._claim(self._concurrency)
                     for claim in claims:
                         self._start(claim)
@@ -121,10 +123,12 @@ class Dispatcher:
             posts = dict(self._posts)
             try:
                 lease_until = self._clock.now() + LEASE
+                crash_point("lease.before-renewal")
                 held = await self._storage.renew(self._owner, tuple(posts), lease_until)
             except StorageError as error:
                 logger.warning("Leases could not be prolonged: %s", error.detail)
                 continue
+            crash_point("lease.renewed")
             for task_id, post in posts.items():
                 if task_id not in held:
                     post.cut_off()
@@ -136,11 +140,13 @@ class Dispatcher:
         # What is being claimed at this moment is under way a moment later.
         async with self._claiming:
             running = [post.running for post in self._posts.values() if post.running]
+        crash_point("drain.begun")
         if running:
             _, late = await asyncio.wait(running, timeout=grace)
             for post in late:
                 post.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        crash_point("drain.posts-ended")
         if self._errands:
             await asyncio.wait(self._errands, timeout=_LAST_WORDS)
 
@@ -184,7 +190,10 @@ class Dispatcher:
         if room <= 0:
             return ()
         now = self._clock.now()
-        return await self._storage.claim(self._owner, now, now + LEASE, room, only_direct)
+        claims = await self._storage.claim(self._owner, now, now + LEASE, room, only_direct)
+        if claims:
+            crash_point("claim.taken")
+        return claims
 
     def _at_agentkit(self) -> int:
         return sum(post.via is Delivery.AGENTKIT for post in self._posts.values())
@@ -247,7 +256,9 @@ class Dispatcher:
             agentId=task.agent_id,
             via=post.via.value,
         )
+        crash_point("post.before")
         outcome = await self._send_or_break_off(post)
+        crash_point("post.answered")
         post.sending = False
         status = outcome.code.value if isinstance(outcome, Failure) else "ok"
         self._tracer.end_trace(task.id, status)
@@ -290,6 +301,7 @@ class Dispatcher:
                 logger.warning("An outcome could not be written: %s", error.detail)
                 await self._pause(_STORAGE_PAUSE)
             else:
+                crash_point("post.recorded")
                 return
         logger.error(
             "An outcome was given up; the task is dispatched again.",
@@ -340,4 +352,6 @@ class Dispatcher:
             logger.warning("An agent could not be told to stop: %s", error.detail)
             return
         if candidate is not None and via is not None:
+            crash_point("abandon.before")
             await self._courier.cancel(task, candidate.agent, via)
+            crash_point("abandon.told")

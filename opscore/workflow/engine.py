@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from opscore.clock import Clock
+from opscore.crash_points import crash_point
 from opscore.exceptions import VersionConflictError
 from opscore.models import (
     Agent,
@@ -104,6 +105,7 @@ class Engine:
             large = report.size > _EARLY_REPORT_SIZE
             early = replace(report, details={}) if large else report
             await self.storage.keep_early_report(early, self.clock.now())
+            crash_point("report.kept-early")
         return change
 
     # --- sessions -------------------------------------------------------------------------
@@ -178,11 +180,16 @@ class Engine:
     async def fail_stranded(self) -> None:
         """A task for a deregistered agent must not wait for ever."""
         while stranded := await self.storage.stranded(_STRANDED_AT_ONCE):
-            changes = [await self.task_stranded(task_id) for task_id in stranded]
+            changes = [await self._fail_stranded(task_id) for task_id in stranded]
             if all(change is None or change == Change() for change in changes):
                 # Someone else was quicker, or the agent is back.
                 return
             await asyncio.sleep(0)
+
+    async def _fail_stranded(self, task_id: str) -> Change | None:
+        change = await self.task_stranded(task_id)
+        crash_point("stranded.failed")
+        return change
 
     async def task_stranded(self, task_id: str) -> Change | None:
         async def read() -> tuple[TaskFacts, Agent | None] | None:
@@ -210,8 +217,10 @@ class Engine:
 
     async def apply(self, change: Change) -> None:
         await self.storage.apply(change)
+        crash_point("apply.committed")
         for listener in self._listeners:
             listener(change)
+        crash_point("apply.told")
         if change.forwarding_works is not None:
             await self._learn(change.forwarding_works)
 
@@ -233,7 +242,9 @@ class Engine:
             facts = await read()
             if facts is None:
                 return None
+            crash_point("decide.facts-read")
             change = decide(facts, self._context())
+            crash_point("decide.decided")
             if change == Change() or await self._applied(change):
                 return change
             await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE))
@@ -252,6 +263,7 @@ class Engine:
         self.forwarding = learn(before, works, now, self.policy.probe_interval)
         if before.state is self.forwarding.state:
             return
+        crash_point("forwarding.learned")
         logger.warning("AgentKit's forwards are now %s.", self.forwarding.state.value)
         data = {"forwards": self.forwarding.state.value, "before": before.state.value}
         await self.apply(Change(events=(Event(EventType.DELIVERY_LEARNED, now, data=data),)))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 
+from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.workflow.decisions import lose_silent_agent
@@ -70,17 +71,21 @@ class Housekeeper:
             return
         before = self._engine.clock.now() - threshold
         for agent in await self._engine.storage.silent_agents(before, _BATCH):
+            crash_point("silence.found")
             await self._engine.change_agent(agent.id, lose_silent_agent)
 
     async def _forget(self) -> None:
         """Batch after batch, with a turn for everybody else in between."""
         total: dict[str, int] = {}
         now = self._engine.clock.now()
+        crash_point("prune.before")
         while counts := await self._engine.storage.prune(self._retention, now):
             for kind, count in counts.items():
                 total[kind] = total.get(kind, 0) + count
+            crash_point("prune.batch-done")
             await asyncio.sleep(0)
         if total:
             logger.info("Forgot what has ended and is too old or too much: %s", total)
             event = Event(EventType.STORAGE_PRUNED, now, data=total)
             await self._engine.apply(Change(events=(event,)))
+            crash_point("prune.recorded")

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
+from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import Change
 from opscore.workflow.engine import Engine
@@ -47,6 +48,7 @@ class Timekeeper:
         """Decide everything that is due now; how many changes that made."""
         total = 0
         while due := await self._engine.storage.due(self._clock.now(), _BATCH):
+            crash_point("timer.found")
             changes = [await self._decide(self._engine.task_due, one) for one in due.tasks]
             changes += [await self._decide(self._engine.session_due, one) for one in due.sessions]
             changes += [await self._decide(self._engine.agent_due, one) for one in due.agents]
@@ -62,10 +64,12 @@ class Timekeeper:
     ) -> Change | None:
         """One record that keeps changing must not hold up all the others."""
         try:
-            return await decide(record_id)
+            change = await decide(record_id)
         except VersionConflictError as error:
             logger.warning("A timer is put off: %s", error.detail, extra={"record": record_id})
             return None
+        crash_point("timer.decided")
+        return change
 
     def _on_change(self, change: Change) -> None:
         """Anything that has a due time may be the next to be due."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cache
 from importlib.resources import files
 
+from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError
 from opscore.storage.sql.codec import micros
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
@@ -82,11 +83,14 @@ def migrate(dialect: Dialect, now: datetime) -> Program[int]:
         yield Execute(dialect.ddl(_TABLE))
     missing = [migration for migration in migrations() if migration.version not in known]
     for migration in missing:
+        crash_point("migration.before")
         for statement in migration.statements():
             yield Execute(dialect.ddl(statement))
+            crash_point("migration.statement-run")
         yield Execute(
             "INSERT INTO schema_migrations (version, name, checksum, applied_at) "
             "VALUES (?, ?, ?, ?)",
             [(migration.version, migration.name, migration.checksum, micros(now))],
         )
+        crash_point("migration.recorded")
     return len(missing)

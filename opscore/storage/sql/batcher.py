@@ -4,6 +4,7 @@ import asyncio
 import logging
 from datetime import UTC, datetime
 
+from opscore.crash_points import crash_point
 from opscore.exceptions import OpsCoreError, StorageError
 from opscore.ids import new_id
 from opscore.models import Change
@@ -49,10 +50,12 @@ class Batcher:
             self._writer = None
 
     async def _commit(self, batch: list[tuple[Change, asyncio.Future[None]]]) -> None:
+        crash_point("batch.taken")
         try:
             verdicts = await self._written([change for change, _ in batch])
         except OpsCoreError as error:
             verdicts = [error] * len(batch)
+        crash_point("batch.written")
         for (_, done), verdict in zip(batch, verdicts, strict=True):
             if done.cancelled():
                 continue

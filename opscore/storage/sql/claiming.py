@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from opscore.crash_points import crash_point
 from opscore.models import Agent, Claim, Task
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.ordering import urgency
@@ -156,9 +157,11 @@ def claim(
     pairs = plan(levels, pool, limit)
     if not pairs:
         return []
+    crash_point("claim.planned")
     locked = yield from _locked(dialect, pairs)
     if not locked.pairs:
         return None
+    crash_point("claim.locked")
     return (yield from _mark(dialect, locked, owner, now, lease_until))
 
 
@@ -237,10 +240,12 @@ def _mark(
         marked.append(task_row(claimed, row[1], row[2]))
         claims.append(Claim(claimed, load_session(row[3], row[4]), locked.agents[agent_id]))
     yield Execute(upsert("tasks", TASK_COLUMNS), marked)
+    crash_point("claim.marked")
     yield Execute(
         "UPDATE agents SET in_flight = in_flight + 1, last_used = ? WHERE id = ?",
         [(next(uses), agent_id) for _, agent_id in pairs],
     )
+    crash_point("claim.slots-taken")
     yield from _note_turns(claims, found)
     tally = tasks_tally(
         (task.status.value for task, _ in found.values()),

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from opscore.crash_points import crash_point
 from opscore.models import EventType, Retention
 from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.storage.sql.codec import dump, micros
@@ -68,6 +69,7 @@ def prune(dialect: Dialect, retention: Retention, now: datetime) -> Program[dict
     counts["events"] = len(events) - counts["history"]
     if events:
         yield Execute("DELETE FROM events WHERE seq = ?", [(row[0],) for row in events])
+        crash_point("prune.events-gone")
         tally["events"] -= len(events)
     after = now + timedelta(microseconds=1)
     for kind, table, key, column, until in (
@@ -98,6 +100,7 @@ def _forget_agents(dialect: Dialect, ids: list[str], tally: Tally) -> Program[No
         (among,),
     )
     yield Execute(dialect.sql("DELETE FROM agents WHERE id {among}"), [(among,)])
+    crash_point("prune.agents-gone")
     yield Execute(dialect.sql("DELETE FROM agent_lanes WHERE agent_id {among}"), [(among,)])
     tally["agents"] -= len(ids)
     tally["events"] -= len(reports)
@@ -109,10 +112,12 @@ def _forget_sessions(dialect: Dialect, sessions: Sequence[Row], tally: Tally) ->
     tasks = yield Fetch(
         dialect.sql("DELETE FROM tasks WHERE session_id {among} RETURNING status"), (among,)
     )
+    crash_point("prune.tasks-gone")
     events = yield Fetch(
         dialect.sql("DELETE FROM events WHERE session_id {among} RETURNING seq"), (among,)
     )
     yield Execute(dialect.sql("DELETE FROM sessions WHERE id {among}"), [(among,)])
+    crash_point("prune.sessions-gone")
     definitions = dump(sorted({row[1] for row in sessions}))
     # Held first, so that the next statement sees every session that has begun with one of them.
     yield Fetch(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from opscore.crash_points import crash_point
 from opscore.models import IdempotencyRecord, StateReport
 from opscore.storage.sql.codec import dump, load_task, micros, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
@@ -40,7 +41,9 @@ def renew(
         if task.lease_until is not None
     ]
     if prolonged:
+        crash_point("lease.found")
         yield Execute(upsert("tasks", TASK_COLUMNS), prolonged)
+        crash_point("lease.prolonged")
     return frozenset(task.id for task, _, _ in held)
 
 

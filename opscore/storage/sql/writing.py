@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from opscore.crash_points import crash_point
 from opscore.exceptions import (
     IdempotencyKeyUsedError,
     OpsCoreError,
@@ -197,18 +198,24 @@ def apply_changes(
     verdicts: Verdicts = [batch.judge(change) for change in changes]
     if not batch.accepted:
         return verdicts
+    crash_point("write.judged")
     yield from _write_definitions(dialect, texts, batch)
     yield from _write_sessions(texts, batch)
+    crash_point("write.sessions-written")
     if batch.tasks:
         yield from write_tasks(dialect, batch.tasks, batch.stored_tasks)
+        crash_point("write.tasks-written")
     yield from _write_agents(batch)
+    crash_point("write.agents-written")
     yield from _write_workflows(texts, batch)
     yield from _write_keys(batch)
+    crash_point("write.keys-written")
     events = [event for change in batch.accepted for event in change.events]
     if mark is not None:
         row = (mark.writer, mark.number, micros(mark.at))
         yield Execute(upsert("commits", ("writer", "number", "at")), [row])
     yield from write_events(events, batch.tally())
+    crash_point("write.events-written")
     return verdicts
 
 

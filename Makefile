@@ -61,8 +61,8 @@ bench: install ## Measure speed in memory
 
 lock: install ## Choose the newest versions of all requirements anew
 	$(LOCK) --upgrade --extra postgres --output-file requirements.txt
-	$(LOCK) --upgrade --extra postgres --extra otel --group dev --constraint requirements.txt \
-		--output-file requirements-dev.txt
+	$(LOCK) --upgrade --extra postgres --extra localpg --extra otel --group dev \
+		--constraint requirements.txt --output-file requirements-dev.txt
 
 clean: ## Remove everything that can be made again
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache \

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from opscore.models import Accepted, Agent, Claim, Delivery, Outcome, Task
 
@@ -47,10 +49,52 @@ class ManualClock:
             wake.set()
 
 
+class UnderWay:
+    """Calls that wait for a thread or a socket. They belong to a loop, as tests do."""
+
+    _of_loops: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, "UnderWay"]] = (
+        WeakKeyDictionary()
+    )
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._over = asyncio.Event()
+
+    @classmethod
+    def here(cls) -> "UnderWay":
+        return cls._of_loops.setdefault(asyncio.get_running_loop(), cls())
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self._over.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+        if not self._count:
+            self._over.set()
+
+    def stay(self, seconds: float) -> None:
+        """Be under way for so long."""
+        self.__enter__()
+        asyncio.get_running_loop().call_later(seconds, self.__exit__)
+
+    async def over(self) -> bool:
+        """Whether there was any to wait for."""
+        waits = self._count > 0
+        if waits:
+            await self._over.wait()
+        return waits
+
+
 async def settle(rounds: int = 20) -> None:
-    """Let every task that can go on do so."""
-    for _ in range(rounds):
+    """Let everything that can go on do so, and wait for what is under way meanwhile.
+
+    It is over when nothing has been under way for so many rounds of the loop.
+    """
+    calm = 0
+    while calm < rounds:
         await asyncio.sleep(0)
+        calm = 0 if await UnderWay.here().over() else calm + 1
 
 
 Answer = Outcome | Callable[[Claim], Outcome]

@@ -1,20 +1,15 @@
 """The core of the service without its HTTP: real parts, a clock moved by hand, fake couriers."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from opscore.exceptions import StorageError, VersionConflictError
 from opscore.ids import task_id
 from opscore.lifecycle import Lifecycle, Limits, Trigger
 from opscore.models import (
     Accepted,
     Agent,
-    Candidate,
-    Change,
     Claim,
     Delivery,
     Event,
@@ -30,8 +25,7 @@ from opscore.models import (
     WorkflowDefinition,
     WorkflowSession,
 )
-from opscore.storage import DueItems
-from opscore.storage.memory import MemoryStorage
+from opscore.storage import Storage
 from opscore.tracing import Tracer
 from opscore.workflow.catalog import Catalog
 from opscore.workflow.dispatcher import Courier, Dispatcher
@@ -40,64 +34,6 @@ from opscore.workflow.housekeeper import Housekeeper
 from opscore.workflow.timekeeper import Timekeeper
 from tests.builders import definition
 from tests.fakes import ManualClock, settle
-
-
-class Moody(MemoryStorage):
-    """A storage that can be away, be raced by others, and be slow, as a database can.
-
-    `slow` names the methods that wait while `gate` is shut.
-    """
-
-    def __init__(self, retention: Retention | None = None) -> None:
-        super().__init__(retention)
-        self.away = False
-        self.conflicts = 0
-        self.slow: set[str] = set()
-        self.gate = asyncio.Event()
-        self.asked: Counter[str] = Counter()
-
-    async def apply(self, change: Change) -> None:
-        await self._answer("apply")
-        if self.conflicts:
-            self.conflicts -= 1
-            raise VersionConflictError("The record was changed by someone else meanwhile.")
-        await super().apply(change)
-
-    async def claim(
-        self,
-        owner: str,
-        now: datetime,
-        lease_until: datetime,
-        limit: int,
-        only_direct: bool = False,
-    ) -> Sequence[Claim]:
-        await self._answer("claim")
-        return await super().claim(owner, now, lease_until, limit, only_direct)
-
-    async def renew(
-        self, owner: str, task_ids: Sequence[str], lease_until: datetime
-    ) -> frozenset[str]:
-        await self._answer("renew")
-        return await super().renew(owner, task_ids, lease_until)
-
-    async def due(self, now: datetime, limit: int) -> DueItems:
-        await self._answer("due")
-        return await super().due(now, limit)
-
-    async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
-        await self._answer("prune")
-        return await super().prune(retention, now)
-
-    async def agent(self, agent_id: str) -> Candidate | None:
-        await self._answer("agent")
-        return await super().agent(agent_id)
-
-    async def _answer(self, method: str) -> None:
-        self.asked[method] += 1
-        if method in self.slow:
-            await self.gate.wait()
-        if self.away:
-            raise StorageError("The storage does not answer; try again shortly.", retry_after=1)
 
 
 @dataclass
@@ -157,17 +93,17 @@ class Switchboard:
 class House:
     def __init__(
         self,
+        storage: Storage,
         courier: Courier,
         policy: Policy | None = None,
         *,
         concurrency: int = 10,
-        storage: MemoryStorage | None = None,
         retention: Retention | None = None,
         limits: Limits | None = None,
         owner: str = "d1",
     ) -> None:
         self.clock = ManualClock()
-        self.storage = storage or MemoryStorage(retention)
+        self.storage = storage
         self.engine = Engine(self.storage, self.clock, policy or Policy())
         self.catalog = Catalog(self.engine)
         self.lifecycle = Lifecycle(self.engine, self.catalog, limits or Limits())

@@ -12,8 +12,8 @@ from opscore.exceptions import (
 )
 from opscore.models import EventType, WorkflowRevision
 from tests.builders import at, definition, step
+from tests.moody import Moody
 from tests.service.conftest import Builder
-from tests.service.house import Moody
 
 FLOW = definition()
 CHANGED = definition(step("two"))
@@ -54,7 +54,7 @@ async def test_what_is_unknown_or_deleted_is_not_found(build: Builder) -> None:
 
 
 async def test_two_who_save_at_once_make_two_revisions(build: Builder) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage, running=False)
     storage.conflicts = 2
     saved, created = await house.catalog.create_workflow(FLOW)

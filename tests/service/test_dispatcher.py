@@ -27,8 +27,9 @@ from opscore.models import (
 from opscore.workflow.queue import Reason
 from tests.builders import at, step
 from tests.fakes import settle
+from tests.moody import Moody
 from tests.service.conftest import Builder
-from tests.service.house import Call, Moody, Switchboard
+from tests.service.house import Call, Switchboard
 
 THROUGH_AGENTKIT = Policy(mode=DispatchMode.AGENTKIT, start_timeout=None)
 DIRECT = Policy(mode=DispatchMode.DIRECT, start_timeout=None)
@@ -132,8 +133,9 @@ async def test_process_next_task_sees_one_dispatch_through(build: Builder) -> No
     assert not await house.dispatcher.process_next_task()
 
 
-async def test_an_idle_dispatcher_asks_nothing_of_the_storage(build: Builder) -> None:
-    storage = Moody()
+@pytest.mark.storages("memory")
+async def test_an_idle_dispatcher_asks_nothing_of_a_storage_of_its_own(build: Builder) -> None:
+    storage = await build.storage(Moody)
     house = await build(storage=storage)
     await house.register()
     await settle(50)
@@ -152,11 +154,9 @@ async def test_dispatch_task_sends_what_was_claimed(build: Builder) -> None:
     assert (await house.session(session.id)).status is SessionStatus.COMPLETED
 
 
+@pytest.mark.storages("sqlite", "postgres")
 async def test_on_a_storage_that_others_share_it_looks_for_their_work(build: Builder) -> None:
-    class Shared(Moody):
-        durable = True
-
-    storage = Shared()
+    storage = await build.storage(Moody)
     house = await build(storage=storage)
     before = storage.asked["claim"]
     await house.pass_time(60, step=1)
@@ -195,7 +195,7 @@ async def test_F23_F24_F26_a_failed_dispatch_is_tried_again_as_the_same_task(
 async def test_F64_an_outcome_is_written_once_the_storage_is_back(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     await house.trigger()
@@ -213,7 +213,7 @@ async def test_F64_an_outcome_is_written_once_the_storage_is_back(
 async def test_F4_an_outcome_that_is_lost_is_made_up_for_by_the_lease(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     await house.trigger()
@@ -249,7 +249,7 @@ async def test_an_unforeseen_error_harms_one_dispatch_alone(
 async def test_claiming_goes_on_when_the_storage_is_back(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage, running=False)
     await house.register()
     await house.trigger()
@@ -282,7 +282,7 @@ async def test_F16_a_long_dispatch_keeps_its_lease(build: Builder) -> None:
 async def test_F16_leases_are_prolonged_again_when_the_storage_is_back(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, DIRECT, storage=storage)
     await house.register()
     await house.trigger()
@@ -409,7 +409,7 @@ async def test_a_waiting_task_is_cancelled_without_a_word_to_anyone(build: Build
 async def test_an_agent_that_cannot_be_looked_up_is_not_told(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     session = await house.trigger()
@@ -463,7 +463,7 @@ async def test_F9_what_takes_too_long_goes_back(build: Builder) -> None:
 async def test_F9_what_is_claimed_in_the_moment_of_stopping_goes_back_too(
     build: Builder,
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     await settle(50)

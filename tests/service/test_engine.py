@@ -9,12 +9,12 @@ from opscore.models import Change, Event, EventType
 from opscore.workflow.turns import Turns
 from tests.builders import at
 from tests.fakes import settle
+from tests.moody import Moody
 from tests.service.conftest import Builder
-from tests.service.house import Moody
 
 
 async def test_listeners_hear_of_what_was_written_and_of_nothing_else(build: Builder) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage, running=False)
     heard: list[Change] = []
     house.engine.subscribe(heard.append)
@@ -27,7 +27,7 @@ async def test_listeners_hear_of_what_was_written_and_of_nothing_else(build: Bui
 
 
 async def test_a_decision_that_changes_nothing_writes_nothing(build: Builder) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage, running=False)
     await house.register()
     before = storage.asked["apply"]

@@ -19,8 +19,9 @@ from opscore.models import (
 from opscore.workflow.decisions import deregister_agent
 from tests.builders import step
 from tests.fakes import settle
+from tests.moody import Moody
 from tests.service.conftest import Builder
-from tests.service.house import Moody, Switchboard
+from tests.service.house import Switchboard
 
 DAY = 86400.0
 
@@ -51,6 +52,7 @@ async def test_F17_batch_after_batch_until_the_bound_is_kept(build: Builder) -> 
     await house.register()
     for _ in range(12):
         await house.trigger()
+        await house.pass_time(1)
     await house.housekeeper.round()
     assert (await house.storage.counts()).sessions == 2
     (event,) = await house.events(EventType.STORAGE_PRUNED)
@@ -130,7 +132,7 @@ async def test_agents_that_heartbeat_may_be_lost_by_their_silence(
 async def test_it_makes_its_rounds_and_outlasts_a_storage_that_is_away(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     retention = Retention(ended_sessions=0)
     house = await build(Switchboard(always=Answered(1)), storage=storage, retention=retention)
     await house.register()
@@ -146,6 +148,7 @@ async def test_it_makes_its_rounds_and_outlasts_a_storage_that_is_away(
     assert (await house.storage.counts()).sessions == 0
 
 
+@pytest.mark.storages("memory")
 async def test_F16_a_blocked_event_loop_is_measured_and_warned_of(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:

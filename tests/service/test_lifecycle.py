@@ -30,8 +30,9 @@ from opscore.models import (
 from opscore.workflow.queue import Reason
 from tests.builders import at, step
 from tests.fakes import settle
+from tests.moody import Moody
 from tests.service.conftest import Builder
-from tests.service.house import Moody, Switchboard
+from tests.service.house import Switchboard
 
 # --- registering ------------------------------------------------------------------------------
 
@@ -266,7 +267,7 @@ async def test_F42_the_first_attempts_answer_after_the_second_began_is_late(
 async def test_F51_a_report_that_cannot_be_written_is_made_up_for_by_the_deadline(
     build: Builder,
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     session = await house.trigger(step("one", timeout=timedelta(seconds=30)))
@@ -287,7 +288,7 @@ async def test_F51_a_report_that_cannot_be_written_is_made_up_for_by_the_deadlin
 
 
 async def test_F44_a_hundred_equal_reports_at_once_are_applied_once(build: Builder) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     await house.trigger(step("one"), step("two"))
@@ -305,7 +306,7 @@ async def test_F44_a_hundred_equal_reports_at_once_are_applied_once(build: Build
 
 
 async def test_a_conflict_is_decided_again_with_what_is_true_now(build: Builder) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage, running=False)
     await house.register()
     storage.conflicts = 3

@@ -24,7 +24,6 @@ from opscore.models import (
     Answered,
     Counts,
     EventType,
-    IdempotencyRecord,
     SessionStatus,
     StateReport,
     TaskResult,
@@ -34,8 +33,9 @@ from opscore.workflow.queue import Reason
 from tests.builders import at, definition, step
 from tests.contract.shelf import session_id
 from tests.fakes import settle
+from tests.moody import Moody
 from tests.service.conftest import Builder
-from tests.service.house import House, Moody, Switchboard
+from tests.service.house import House, Switchboard
 
 FLOW = definition()
 
@@ -127,7 +127,7 @@ async def test_F18_a_full_queue_refuses_triggers_and_leaves_nothing_half_made(
 
 
 async def test_F51_a_start_that_cannot_be_written_did_not_happen(build: Builder) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage, running=False)
     await house.register()
     storage.away = True
@@ -191,7 +191,7 @@ async def test_F99_the_order_of_a_payloads_keys_makes_no_other_request(build: Bu
 async def test_F99_a_second_request_while_the_first_is_at_work_is_told_to_wait(
     build: Builder,
 ) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage, running=False)
     await house.register()
     storage.slow = {"apply"}
@@ -223,13 +223,13 @@ async def test_F99_another_replica_that_was_quicker_is_noticed(build: Builder, s
 
         hidden = True
 
-        async def idempotency(self, key: str, now: Any) -> IdempotencyRecord | None:
-            if self.hidden:
+        async def ask(self, method: str, *args: Any, **named: Any) -> Any:
+            if method == "idempotency" and self.hidden:
                 self.hidden = False
                 return None
-            return await super().idempotency(key, now)
+            return await super().ask(method, *args, **named)
 
-    storage = Raced()
+    storage = await build.storage(Raced)
     house = await build(storage=storage, running=False)
     await house.register()
     storage.hidden = False
@@ -358,7 +358,7 @@ async def test_every_waiting_task_says_why(build: Builder) -> None:
 
 
 async def test_every_use_case_outlasts_a_race(build: Builder) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     session = await house.trigger()
@@ -374,7 +374,7 @@ async def test_every_use_case_outlasts_a_race(build: Builder) -> None:
 
 
 async def test_a_race_that_is_lost_again_and_again_is_given_up(build: Builder) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage, running=False)
     await house.register()
     session = await house.trigger()

@@ -23,8 +23,9 @@ from tests import builders
 from tests.builders import at, definition, step
 from tests.contract.shelf import put, session_id
 from tests.fakes import FakeCourier, settle
+from tests.moody import Moody
 from tests.service.conftest import Builder
-from tests.service.house import Moody, Switchboard
+from tests.service.house import Switchboard
 
 THROUGH_AGENTKIT = Policy(mode=DispatchMode.AGENTKIT, start_timeout=None)
 NEVER = RetryPolicy(max_retries=0)
@@ -189,7 +190,7 @@ async def test_a_timer_that_nobody_spoke_of_is_found(build: Builder, another: bo
 
 
 async def test_an_idle_timekeeper_looks_only_now_and_then(build: Builder) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage)
     before = storage.asked["due"]
     await house.pass_time(60, step=0.5)
@@ -199,7 +200,7 @@ async def test_an_idle_timekeeper_looks_only_now_and_then(build: Builder) -> Non
 async def test_timers_go_on_when_the_storage_is_back(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     await house.trigger(step("one", delay=seconds(5)))
@@ -215,7 +216,7 @@ async def test_timers_go_on_when_the_storage_is_back(
 async def test_timers_go_on_after_losing_every_race(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    storage, courier = Moody(), Switchboard()
+    storage, courier = await build.storage(Moody), Switchboard()
     house = await build(courier, storage=storage)
     await house.register()
     await house.trigger(step("one", delay=seconds(5)))
@@ -234,7 +235,7 @@ async def test_what_is_due_and_changes_nothing_is_no_tight_loop(build: Builder) 
         async def task_facts(self, task_id: str) -> None:
             return None
 
-    storage = Stale()
+    storage = await build.storage(Stale)
     house = await build(storage=storage, running=False)
     await house.register()
     await house.trigger(step("one", delay=seconds(1)))
@@ -249,7 +250,7 @@ async def test_what_is_due_and_changes_nothing_is_no_tight_loop(build: Builder) 
 
 
 async def test_only_changes_of_interest_wake_it(build: Builder) -> None:
-    storage = Moody()
+    storage = await build.storage(Moody)
     house = await build(storage=storage)
     await house.register()
     await settle(50)

@@ -157,7 +157,8 @@ def agent_facts(*in_flight: Task, **changes: Any) -> AgentFacts:
     named: Task | None = changes.get("named")
     return AgentFacts(
         who,
-        tuple(TaskFacts(one, where, who) for one in in_flight),
+        len(in_flight),
+        TaskFacts(in_flight[0], where, who) if len(in_flight) == 1 else None,
         TaskFacts(named, where, who) if named else None,
     )
 

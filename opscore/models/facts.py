@@ -19,10 +19,14 @@ class TaskFacts:
 
 @dataclass(frozen=True, slots=True)
 class AgentFacts:
-    """An agent, its tasks in flight, and the task that a report named (wherever that one is)."""
+    """An agent, how many tasks it has in flight, and the task that a report may be about.
+
+    That is the `named` one, wherever it is; without a name, the `only` one in flight.
+    """
 
     agent: Agent
-    in_flight: tuple[TaskFacts, ...] = ()
+    in_flight: int = 0
+    only: TaskFacts | None = None
     named: TaskFacts | None = None
 
 

@@ -74,7 +74,8 @@ class Storage(ABC):
 
     @abstractmethod
     async def agent_facts(self, agent_id: str, task_id: str | None = None) -> AgentFacts | None:
-        """The agent, its tasks in flight (oldest dispatch first), and the named task if any.
+        """The agent, and the task a report of it is about: the named one, wherever it is, or
+        without a name the only one in flight.
 
         None when the agent was never registered; a deregistered agent is still returned.
         """

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from opscore.models import RegistrationFacts, Standing, StateReport, TaskStatus
+from opscore.models import RegistrationFacts, Standing, StateReport, TaskFacts, TaskStatus
 from opscore.storage import Storage
 from tests import builders
 from tests.builders import at, report
@@ -22,9 +22,23 @@ async def test_what_is_unknown_is_none(storage: Storage) -> None:
     assert await storage.registration_facts("nobody", at(0)) == RegistrationFacts()
 
 
-async def test_agent_facts_have_the_tasks_in_flight_oldest_dispatch_first(
-    storage: Storage,
-) -> None:
+async def test_agent_facts_have_the_only_task_in_flight(storage: Storage) -> None:
+    await put(storage, builders.agent(concurrency=2))
+    session, task = one_run(1)
+    await put(storage, session, task)
+    waiting = await storage.agent_facts("a1")
+    assert waiting is not None
+    assert (waiting.in_flight, waiting.only, waiting.named) == (0, None, None)
+    (claimed,) = await claim(storage)
+    facts = await storage.agent_facts("a1")
+    assert facts is not None
+    assert (facts.in_flight, facts.named) == (1, None)
+    assert facts.only == TaskFacts(claimed.task, session, facts.agent)
+    registration = await storage.registration_facts("a1", at(0))
+    assert registration.agent == facts.agent
+
+
+async def test_an_agents_tasks_in_flight_are_told_oldest_dispatch_first(storage: Storage) -> None:
     await put(storage, builders.agent(concurrency=3))
     runs = [one_run(number) for number in range(3)]
     for session, task in runs:
@@ -35,13 +49,8 @@ async def test_agent_facts_have_the_tasks_in_flight_oldest_dispatch_first(
     third = (await claim(storage, 1, after=3))[0].task
     facts = await storage.agent_facts("a1")
     assert facts is not None
-    assert [one.task.id for one in facts.in_flight] == [first.id, second.id, third.id]
-    assert [one.session for one in facts.in_flight] == [session for session, _ in runs]
-    assert {one.agent for one in facts.in_flight} == {facts.agent}
-    assert facts.named is None
+    assert (facts.in_flight, facts.only, facts.named) == (3, None, None)
     assert [one.id for one in await storage.agent_tasks("a1")] == [first.id, second.id, third.id]
-    registration = await storage.registration_facts("a1", at(0))
-    assert registration.agent == facts.agent
 
 
 @pytest.mark.parametrize("standing", [Standing.REGISTERED, Standing.DEREGISTERED])
@@ -55,7 +64,7 @@ async def test_agent_facts_have_the_named_task_wherever_it_is(
     facts = await storage.agent_facts("a1", task.id)
     assert facts is not None
     assert facts.agent.id == "a1"
-    assert facts.in_flight == ()
+    assert (facts.in_flight, facts.only) == (0, None)
     assert facts.named is not None
     assert facts.named.task == task
     assert facts.named.session == session

@@ -1,6 +1,5 @@
 """Which task a state report speaks of, and what it does to it."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -137,10 +136,8 @@ def test_an_unknown_id_leaves_the_task_in_flight_alone(word: str) -> None:
 
 def test_an_id_picks_one_of_several_in_flight() -> None:
     first, second = running(), running(step_id="two")
-    facts = replace(agent_facts(first, second), named=agent_facts(second).in_flight[0])
-    facts = replace(facts, agent=agent(concurrency=2))
     steps = session(step("one"), step("two"), step("three"))
-    facts = replace(facts, named=replace(facts.named or facts.in_flight[1], session=steps))
+    facts = agent_facts(first, second, named=second, session=steps, agent=agent(concurrency=2))
     change = decide(facts, report("finished", task_id=second.id))
     assert change.tasks[0].id == second.id
     assert change.tasks[0].status is TaskStatus.COMPLETED

@@ -74,15 +74,13 @@ class MemoryStorage(Storage):
             agent = self._records.agents.get(agent_id)
             if agent is None:
                 return None
-            named = self._records.tasks.get(task_id) if task_id else None
-            return AgentFacts(
-                agent,
-                self._in_flight(agent_id),
-                self._records.task_facts(named) if named else None,
-            )
-
-    def _in_flight(self, agent_id: str) -> tuple[TaskFacts, ...]:
-        return tuple(map(self._records.task_facts, self._records.in_flight(agent_id)))
+            in_flight = self._records.in_flight(agent_id)
+            if task_id is None:
+                only = self._records.task_facts(in_flight[0]) if len(in_flight) == 1 else None
+                return AgentFacts(agent, len(in_flight), only)
+            named = self._records.tasks.get(task_id)
+            facts = self._records.task_facts(named) if named else None
+            return AgentFacts(agent, len(in_flight), named=facts)
 
     async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
         with self._lock:

@@ -1,8 +1,7 @@
 """Reading facts: everything one decision needs, in few statements."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from opscore.models import (
     AgentFacts,
@@ -27,24 +26,21 @@ from opscore.storage.sql.codec import (
 from opscore.storage.sql.program import Fetch, Program, Row
 from opscore.storage.sql.rows import level_of
 
-_EVER = datetime.min.replace(tzinfo=UTC)
-
 IN_FLIGHT = "(tasks.status = 'dispatched' OR tasks.status = 'running')"
 WAITING = "(tasks.status = 'queued' OR tasks.status = 'delayed')"
 
 _TASK_FACTS = """
-SELECT {kind}, tasks.doc, sessions.doc, definitions.doc, {agent}
+SELECT tasks.doc, sessions.doc, definitions.doc, agents.doc, NULL
 FROM tasks JOIN sessions ON sessions.id = tasks.session_id
 JOIN definitions ON definitions.hash = sessions.definition
+LEFT JOIN agents ON agents.id = tasks.agent_id
 """
-_NAMED = _TASK_FACTS.format(kind="'named'", agent="agents.doc") + (
-    "LEFT JOIN agents ON agents.id = tasks.agent_id WHERE tasks.id = ?"
-)
-_AGENT_FACTS = f"""
-SELECT 'agent' AS kind, NULL AS task, NULL AS session, NULL AS definition, doc AS agent
+_NAMED = f"{_TASK_FACTS} WHERE tasks.id = ?"
+_ONLY = f"{_TASK_FACTS} WHERE tasks.agent_id = ? AND {IN_FLIGHT} AND agents.in_flight = 1"
+# Only the row of the agent says how many tasks it has in flight.
+_AGENT = """
+SELECT NULL AS task, NULL AS session, NULL AS definition, doc AS agent, in_flight
 FROM agents WHERE id = ?
-UNION ALL
-{_TASK_FACTS.format(kind="'in flight'", agent="NULL")} WHERE tasks.agent_id = ? AND {IN_FLIGHT}
 """
 
 _REGISTRATION_FACTS = """
@@ -52,8 +48,6 @@ SELECT 'agent' AS kind, doc FROM agents WHERE id = ?
 UNION ALL
 SELECT 'early', doc FROM early_reports WHERE agent_id = ? AND received_at >= ?
 """
-
-_AGENT_FACTS_AND_NAMED = f"{_AGENT_FACTS} UNION ALL {_NAMED}"
 
 _SESSION = """
 SELECT sessions.doc, definitions.doc
@@ -106,26 +100,25 @@ WHERE agents.gone_at IS NOT NULL AND {WAITING} ORDER BY tasks.id LIMIT ?
 
 
 def _task_facts(row: Row) -> TaskFacts:
-    _, task, session, definition, agent = row
+    task, session, definition, agent, _ = row
     return TaskFacts(
         load_task(task), load_session(session, definition), load_agent(agent) if agent else None
     )
 
 
 def agent_facts(agent_id: str, task_id: str | None) -> Program[AgentFacts | None]:
-    args: tuple[str, ...] = (agent_id, agent_id)
     if task_id is None:
-        rows = yield Fetch(_AGENT_FACTS, args)
+        rows = yield Fetch(f"{_AGENT} UNION ALL {_ONLY}", (agent_id, agent_id))
     else:
-        rows = yield Fetch(_AGENT_FACTS_AND_NAMED, (*args, task_id))
-    agent = next((load_agent(row[4]) for row in rows if row[0] == "agent"), None)
-    if agent is None:
+        rows = yield Fetch(f"{_AGENT} UNION ALL {_NAMED}", (agent_id, task_id))
+    found = next((row for row in rows if row[4] is not None), None)
+    if found is None:
         return None
-    in_flight = [_task_facts(row) for row in rows if row[0] == "in flight"]
-    in_flight = [replace(facts, agent=agent) for facts in in_flight]
-    in_flight.sort(key=lambda facts: (facts.task.dispatched_at or _EVER, facts.task.id))
-    named = next((_task_facts(row) for row in rows if row[0] == "named"), None)
-    return AgentFacts(agent, tuple(in_flight), named)
+    agent, in_flight = load_agent(found[3]), found[4]
+    subject = next((_task_facts(row) for row in rows if row[4] is None), None)
+    if task_id is None:
+        return AgentFacts(agent, in_flight, only=subject)
+    return AgentFacts(agent, in_flight, named=subject)
 
 
 def registration_facts(agent_id: str, since: datetime) -> Program[RegistrationFacts]:

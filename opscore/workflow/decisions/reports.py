@@ -73,7 +73,7 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
     settled = settle_time(facts.agent, report, ctx)
     word = normalise_state(report.state)
     by_id = named_task(report.details) is not None
-    subject = facts.named if by_id else _only_in_flight(facts)
+    subject = facts.named if by_id else facts.only
     if subject is None or settled.repeated or (settled.out_of_order and not by_id):
         record_state(draft, facts, report, settled, None)
         return draft.change()
@@ -88,10 +88,6 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
     elif effect is not Effect.NONE:
         _note_late(draft, subject.task, facts.agent.id, report.state)
     return draft.change()
-
-
-def _only_in_flight(facts: AgentFacts) -> TaskFacts | None:
-    return facts.in_flight[0] if len(facts.in_flight) == 1 else None
 
 
 def _is_current(task: Task, agent_id: str, attempt: int | None) -> bool:

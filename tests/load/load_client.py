@@ -2,19 +2,23 @@
 
 import selectors
 import socket
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
+
+from tests.load.http_parts import content_length
 
 RequestMaker = Callable[[int], bytes]
 
 
-def post(path: str, body: bytes, key: str) -> bytes:
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+@dataclass(frozen=True)
+class Bound:
+    """Whichever comes first ends the load."""
+
+    seconds: float
+    requests: int = sys.maxsize
 
 
 @dataclass
@@ -35,8 +39,8 @@ class Tally:
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def load(port: int, make: RequestMaker, connections: int, seconds: float) -> Tally:
-    """Keep `connections` requests under way for the given time.
+def load(ports: Sequence[int], make: RequestMaker, connections: int, bound: Bound) -> Tally:
+    """Keep `connections` requests under way, spread over the ports, until the bound is reached.
 
     Plain sockets and one selector: the load must cost less than what it measures.
     """
@@ -44,20 +48,23 @@ def load(port: int, make: RequestMaker, connections: int, seconds: float) -> Tal
     selector = selectors.DefaultSelector()
     started = time.perf_counter()
     sent = [0.0] * connections
-    for number in range(connections):
+    total = 0
+    for number, port in zip(range(connections), cycle(ports), strict=False):
         connection = socket.create_connection(("127.0.0.1", port))
         selector.register(connection, selectors.EVENT_READ, number)
         sent[number] = time.perf_counter()
         connection.send(make(number))
+        total += 1
     while selector.get_map():
         for key, _ in selector.select(timeout=5):
             ready, number = key.fileobj, key.data
             assert isinstance(ready, socket.socket)
             now = time.perf_counter()
             _count(tally, _answer(ready), now - sent[number])
-            if now < started + seconds:
+            if now - started < bound.seconds and total < bound.requests:
                 sent[number] = now
                 ready.send(make(number))
+                total += 1
             else:
                 selector.unregister(ready)
                 ready.close()
@@ -78,13 +85,7 @@ def _answer(connection: socket.socket) -> bytes:
 
 def _is_whole(answer: bytes) -> bool:
     end = answer.find(b"\r\n\r\n")
-    return end >= 0 and len(answer) >= end + 4 + _content_length(answer[:end])
-
-
-def _content_length(head: bytes) -> int:
-    lowered = head.lower()
-    start = lowered.find(b"content-length:")
-    return int(lowered[start + 15 :].partition(b"\r\n")[0]) if start >= 0 else 0
+    return end >= 0 and len(answer) >= end + 4 + content_length(answer[:end])
 
 
 def _count(tally: Tally, answer: bytes, latency: float) -> None:

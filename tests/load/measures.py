@@ -35,8 +35,10 @@ from opscore.models import (
 from opscore.settings import Settings
 from opscore.storage.memory import MemoryStorage
 from opscore.workflow.engine import Engine
+from tests.load.asking import ask, register
 from tests.load.bare_app import KEY
-from tests.load.load_client import RequestMaker, load, post
+from tests.load.http_parts import request
+from tests.load.load_client import Bound, RequestMaker, load
 from tests.load.servers import bare_fastapi, opscore, stub_agentkit
 
 CONNECTIONS = 64
@@ -70,11 +72,11 @@ def state_reports() -> list[Figure]:
 
     with opscore() as (port, _, _), bare_fastapi() as bare:
         for number in range(CONNECTIONS):
-            _register(port, f"agent-{number}")
+            register(port, f"agent-{number}")
         ours, theirs = [], []
         for turn in range(ROUNDS + 1):
-            mine = load(port, _reports(), CONNECTIONS, SECONDS)
-            other = load(bare, _reports(), CONNECTIONS, SECONDS)
+            mine = load([port], _reports(), CONNECTIONS, Bound(SECONDS))
+            other = load([bare], _reports(), CONNECTIONS, Bound(SECONDS))
             if mine.failed or other.failed:
                 raise RuntimeError(f"requests failed: {mine.failed} and {other.failed}")
             if turn:
@@ -96,26 +98,11 @@ def _reports() -> RequestMaker:
             "state": "idle",
             "details": {"note": "bench"},
         }
-        return post(f"/v1/opscore/agent/{agent}/state", json.dumps(body).encode(), KEY)
+        return request("POST", f"/v1/opscore/agent/{agent}/state", json.dumps(body).encode(), KEY)
 
     agents = (f"agent-{number}" for number in range(CONNECTIONS))
     queues = [cycle([made(agent, number) for number in range(1000)]) for agent in agents]
     return lambda number: next(queues[number])
-
-
-def _register(port: int, agent: str, **more: Any) -> None:
-    _ask(port, "POST", "/v1/opscore/agents", {"agentId": agent, "agentName": agent, **more})
-
-
-def _ask(port: int, method: str, path: str, body: object = None) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
-    connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-    answer = connection.getresponse()
-    content = answer.read()
-    if answer.status >= 300:
-        raise RuntimeError(f"{method} {path}: {answer.status} {content[:200]!r}")
-    return json.loads(content)
 
 
 # --- dispatching -------------------------------------------------------------------------------
@@ -129,7 +116,7 @@ def trigger_latency(count: int = 600) -> list[Figure]:
             "OPSCORE_DISPATCH_MODE": "agentkit",
         }
         with opscore(**settings) as (port, _, _):
-            _register(port, "a", concurrency=1000)
+            register(port, "a", concurrency=1000)
             body = {"workflowDefinition": {"id": "w", "tasks": [{"taskId": "one"}]}}
             sent: dict[str, float] = {}
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -152,7 +139,7 @@ def trigger_latency(count: int = 600) -> list[Figure]:
 def _arrivals(stub: int, wanted: int) -> dict[str, float]:
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        arrivals: dict[str, float] = _ask(stub, "GET", "/")
+        arrivals: dict[str, float] = ask(stub, "GET", "/")
         if len(arrivals) >= wanted:
             return arrivals
         time.sleep(0.05)

@@ -58,6 +58,15 @@ def stub_agentkit() -> Iterator[int]:
 
 
 @contextmanager
+def stub_agents(port: int, *replicas: int) -> Iterator[None]:
+    """AgentKit and agents who report each task finished as soon as they have it."""
+    command = [sys.executable, "-m", "tests.load.stub_agents", str(port), *map(str, replicas)]
+    with _process(command, dict(os.environ)) as process:
+        _wait(port, "/", process)
+        yield
+
+
+@contextmanager
 def _process(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -16,8 +16,8 @@ from asyncpg.connection import Connection
 from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, StorageError
 from opscore.storage.connections import Connections
-from opscore.storage.migrations import migrate
-from opscore.storage.sql.driver import CommitUnknownError, Driver
+from opscore.storage.migrations import check_current, migrate
+from opscore.storage.sql.driver import CommitUnknownError, Driver, Run
 from opscore.storage.sql.program import POSTGRES, Execute, Fetch, Program, Row
 
 logger = logging.getLogger(__name__)
@@ -111,7 +111,12 @@ class PostgresDriver(Driver):
 
     # --- writing --------------------------------------------------------------------------
 
-    async def write(self, make: Callable[[], Program[R]], urgent: bool = False) -> R:
+    async def write(
+        self,
+        make: Callable[[], Program[R]],
+        urgent: bool = False,
+        long: bool = False,  # noqa: ARG002 - each program has a connection of its own
+    ) -> R:
         links = self._urgent if urgent else self._links
         for tries in range(1, _TRIES + 1):
             try:
@@ -138,6 +143,27 @@ class PostgresDriver(Driver):
             if committing and not isinstance(error.__cause__, _COLLISIONS):
                 raise CommitUnknownError(error.detail, retry_after=1) from error
             raise
+
+    @asynccontextmanager
+    async def transaction(self, writing: bool) -> AsyncIterator[Run]:
+        try:
+            link = await self._connect()
+        except _BROKEN as error:
+            raise _unavailable(error) from error
+
+        async def run(program: Program[R]) -> R:
+            try:
+                return await _run(link, program)
+            except _BROKEN as error:
+                raise _unavailable(error) from error
+
+        try:
+            await run(_begin(writing))
+            await run(check_current(self.dialect))
+            yield run
+            await run(_commit())
+        finally:
+            link.terminate()
 
     async def _bring_up_to_date(self) -> None:
         async with self._link(self._links) as link:
@@ -184,6 +210,16 @@ class PostgresDriver(Driver):
             target_session_attrs="read-write",
         )
         return link
+
+
+def _begin(writing: bool) -> Program[None]:
+    for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
+        yield Execute(f"SET {limit} = 0")
+    yield Execute("BEGIN" if writing else "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+
+
+def _commit() -> Program[None]:
+    yield Execute("COMMIT")
 
 
 async def _run(link: Connection, program: Program[R]) -> R:

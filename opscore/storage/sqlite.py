@@ -4,17 +4,19 @@ import asyncio
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
+from urllib.parse import quote
 
 from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, StorageError
-from opscore.storage.migrations import applied, check, migrate
-from opscore.storage.sql.driver import Driver
+from opscore.storage.migrations import applied, check, check_current, migrate
+from opscore.storage.sql.driver import Driver, Run
 from opscore.storage.sql.program import SQLITE, Execute, Program, Row
 
 R = TypeVar("R")
@@ -44,7 +46,9 @@ class SqliteDriver(Driver):
         self._scanner = ThreadPoolExecutor(2, thread_name_prefix="sqlite-scanner")
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
+        self._written: sqlite3.Connection
         self._waiting: list[Work] = []
+        self._long: list[Work] = []
         self._loop_task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -100,45 +104,79 @@ class SqliteDriver(Driver):
         self,
         make: Callable[[], Program[R]],
         urgent: bool = False,  # noqa: ARG002 - there is one writer, and it never waits for others
+        long: bool = False,
     ) -> R:
         work = Work(make(), asyncio.get_running_loop().create_future())
-        self._waiting.append(work)
+        queue = self._long if long else self._waiting
+        queue.append(work)
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._write_all(), name="sqlite commits")
         result: R = await work.done
         return result
 
     async def _write_all(self) -> None:
-        """Programs that come while a commit is under way share the next one."""
+        """Programs that come while a commit is under way share the next one.
+
+        Their statements run where they are asked, each taking less than a hop to a thread; a
+        thread waits for the disk, and does what takes long.
+        """
         loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
+            while self._waiting or self._long:
                 group, self._waiting = self._waiting, []
-                await loop.run_in_executor(self._writer, self._commit, group)
+                if group:
+                    self._begin(group)
+                    await loop.run_in_executor(self._writer, self._commit, group)
+                else:
+                    group = [self._long.pop(0)]
+                    await loop.run_in_executor(self._writer, self._begin_and_commit, group)
                 for work in group:
                     _tell(work)
         finally:
             self._loop_task = None
 
-    def _commit(self, group: Sequence[Work]) -> None:
-        connection = self._connection()
+    def _begin_and_commit(self, group: Sequence[Work]) -> None:
+        self._begin(group)
+        self._commit(group)
+
+    def _begin(self, group: Sequence[Work]) -> None:
         try:
-            connection.execute("BEGIN IMMEDIATE")
-            crash_point("sqlite.begun")
+            self._written.execute("BEGIN IMMEDIATE")
             for work in group:
-                _run_within(connection, work)
-            crash_point("sqlite.before-commit")
-            connection.execute("COMMIT")
-            crash_point("sqlite.committed")
+                _run_within(self._written, work)
         except sqlite3.Error as error:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            for work in group:
-                work.error = work.error or _unavailable(error)
+            self._fail(group, error)
+
+    def _commit(self, group: Sequence[Work]) -> None:
+        if not self._written.in_transaction:
+            return
+        try:
+            self._written.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._fail(group, error)
+
+    def _fail(self, group: Sequence[Work], error: sqlite3.Error) -> None:
+        if self._written.in_transaction:
+            self._written.execute("ROLLBACK")
+        for work in group:
+            work.error = work.error or _unavailable(error)
+
+    @asynccontextmanager
+    async def transaction(self, writing: bool) -> AsyncIterator[Run]:
+        """Readers do not need the lock of the file: they see it as it was when they began."""
+        with closing(_connect_existing(self._path, writing)) as connection:
+
+            async def run(program: Program[R]) -> R:
+                return await asyncio.to_thread(_run_alone, connection, program)
+
+            await run(_begin(writing))
+            await run(check_current(self.dialect))
+            yield run
+            await run(_commit())
 
     def _bring_up_to_date(self) -> None:
         try:
-            connection = self._connection()
+            connection = self._written = self._connection()
             # Looked at before anything is written, so that a foreign file stays as it is.
             check(_run(connection, applied(self.dialect)))
             for pragma in _PRAGMAS:
@@ -184,6 +222,39 @@ def _connect(path: Path) -> sqlite3.Connection:
         # Closed at the end by the thread that closes the driver.
         check_same_thread=False,
     )
+
+
+def _connect_existing(path: Path, writing: bool) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+    except sqlite3.Error as error:
+        raise ConfigurationError(
+            f"OPSCORE_STORAGE_URL: there is no database {path} that can be opened ({error}); "
+            "name the file that the service uses."
+        ) from error
+    connection.execute("PRAGMA synchronous = FULL" if writing else "PRAGMA query_only = ON")
+    return connection
+
+
+def _begin(writing: bool) -> Program[None]:
+    yield Execute("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def _commit() -> Program[None]:
+    yield Execute("COMMIT")
+
+
+def _run_alone(connection: sqlite3.Connection, program: Program[R]) -> R:
+    try:
+        return _run(connection, program)
+    except sqlite3.Error as error:
+        raise _unavailable(error) from error
 
 
 def _run(connection: sqlite3.Connection, program: Program[R]) -> R:

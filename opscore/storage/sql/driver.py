@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeVar
 
 from opscore.exceptions import StorageError
 from opscore.storage.sql.program import Dialect, Program
@@ -12,6 +13,12 @@ R = TypeVar("R")
 
 class CommitUnknownError(StorageError):
     """The connection broke during the commit: it may have taken place or not."""
+
+
+class Run(Protocol):
+    """Runs programs one after the other, all within one transaction."""
+
+    async def __call__(self, program: Program[R]) -> R: ...
 
 
 class Driver(ABC):
@@ -36,9 +43,20 @@ class Driver(ABC):
         """Run a program that may look through many rows, and sees all of them at one moment."""
 
     @abstractmethod
-    async def write(self, make: Callable[[], Program[R]], urgent: bool = False) -> R:
+    async def write(
+        self, make: Callable[[], Program[R]], urgent: bool = False, long: bool = False
+    ) -> R:
         """Run a program and commit; when it raises, nothing of it remains.
 
-        It is made anew when it has to be run again. `urgent` ones need not wait for the rest.
+        It is made anew when it has to be run again. An `urgent` one need not wait for the rest,
+        and a `long` one, which touches many rows, must not make the rest wait.
         Raises CommitUnknownError when nobody can say whether the commit took place.
+        """
+
+    @abstractmethod
+    def transaction(self, writing: bool) -> AbstractAsyncContextManager[Run]:
+        """One transaction on a connection of its own, however long it takes.
+
+        Everything read is of one moment; what is written remains only if nothing is raised. To
+        read, the driver need not be open. Raises ConfigurationError unless the schema is today's.
         """

@@ -168,5 +168,5 @@ class SqlStorage(Storage):
 
     async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
         return await self._driver.write(
-            lambda: forgetting.prune(self._driver.dialect, retention, now)
+            lambda: forgetting.prune(self._driver.dialect, retention, now), long=True
         )

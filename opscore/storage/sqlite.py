@@ -142,6 +142,7 @@ class SqliteDriver(Driver):
     def _begin(self, group: Sequence[Work]) -> None:
         try:
             self._written.execute("BEGIN IMMEDIATE")
+            crash_point("sqlite.begun")
             for work in group:
                 _run_within(self._written, work)
         except sqlite3.Error as error:
@@ -151,7 +152,9 @@ class SqliteDriver(Driver):
         if not self._written.in_transaction:
             return
         try:
+            crash_point("sqlite.before-commit")
             self._written.execute("COMMIT")
+            crash_point("sqlite.committed")
         except sqlite3.Error as error:
             self._fail(group, error)
 

@@ -34,7 +34,7 @@ _GRACE = 10.0
 _LONGEST_SOCKET_FOLDER = 103 - len(f"/.s.PGSQL.{PORT}")
 _NO_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
 _REACHES = 'for place; do cd "$place" || exit 1; done; exec "$0" --version'
-_OUTLIVE = 'read -r line; kill -INT "$0"'
+_OUTLIVE = 'read -r line; kill -INT "$0"; sleep 1; rm -rf -- "$@"'
 
 
 # --- the binaries ---------------------------------------------------------------------------
@@ -233,9 +233,9 @@ class LocalPostgres:
         command = [str(self._binaries / "postgres"), "-D", str(self._data), "-k", str(self._socket)]
         with self.log.open("ab") as log:
             self._process = self._account.run([*command, *switches], log)
-        # It reads from a pipe that ends with this process, however this process ends.
+        # It waits at a pipe that ends with this process, however this process ends, and cleans up.
         self._watch = subprocess.Popen(  # noqa: S603 - our own command line
-            ["/bin/sh", "-c", _OUTLIVE, str(self._process.pid)],
+            ["/bin/sh", "-c", _OUTLIVE, str(self._process.pid), *map(str, self._made())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -271,8 +271,7 @@ class LocalPostgres:
     def close(self) -> None:
         """Stop it and remove what was made for it; a folder that was given is left alone."""
         self.stop()
-        made = (self._socket, None if self._given else self._folder)
-        for folder in filter(None, made):
+        for folder in self._made():
             shutil.rmtree(folder)
         self._socket = self._folder = None
 
@@ -285,6 +284,10 @@ class LocalPostgres:
     @property
     def _data(self) -> Path:
         return self._home / "data"
+
+    def _made(self) -> list[Path]:
+        made = (self._socket, None if self._given else self._folder)
+        return [folder for folder in made if folder is not None]
 
     def _settle(self) -> None:
         if self._given is None:

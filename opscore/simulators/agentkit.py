@@ -31,6 +31,7 @@ from opscore.simulators.wire import Registration, RunMessage, validation_failed
 from opscore.simulators.words import Fault
 
 FORWARD_TIMEOUT = 15.0
+TOOL_INVOCATION = "tool_invocation"
 
 logger = logging.getLogger(__name__)
 
@@ -149,22 +150,21 @@ class SimulatedAgentKit:
             raise HTTPException(404, f"Agent with ID '{agent_id}' not found.")
         if self._random.random() < self.behaviour.fault_rate:
             return await self._answer_wrongly(agent, message)
-        if message.message_type == "tool_invocation":
-            return JSONResponse(invoke(message.payload), 202)
-        self.background.start(self._forward(agent, message))
-        return JSONResponse(_accepted(agent_id), 202)
+        if message.message_type != TOOL_INVOCATION:
+            self.background.start(self._forward(agent, message))
+        return _right_answer(agent, message)
 
     async def _answer_wrongly(self, agent: RegisteredAgent, message: RunMessage) -> Response:
         """Whether a task came through in spite of a wrong answer, nobody can tell."""
         fault = self._random.choice(self.behaviour.faults)
         self.faults[fault] += 1
-        is_task = message.message_type != "tool_invocation"
+        is_task = message.message_type != TOOL_INVOCATION
         if fault in IN_DOUBT and is_task and self._random.random() < 0.5:
             self.background.start(self._forward(agent, message))
         if fault == "late":
             await asyncio.sleep(self.behaviour.late)
         if fault in ("late", "silence"):
-            return JSONResponse(_accepted(agent.id), 202)
+            return _right_answer(agent, message)
         return wrong_answer(fault)
 
     def _fail_at_the_rate(self) -> None:
@@ -209,6 +209,12 @@ class SimulatedAgentKit:
         given = request.headers.get("authorization", "").encode()
         if not hmac.compare_digest(given, f"Bearer {self._required_key}".encode()):
             raise HTTPException(401, "Send the key as 'Authorization: Bearer <key>'.")
+
+
+def _right_answer(agent: RegisteredAgent, message: RunMessage) -> Response:
+    if message.message_type == TOOL_INVOCATION:
+        return JSONResponse(invoke(message.payload), 202)
+    return JSONResponse(_accepted(agent.id), 202)
 
 
 def _accepted(agent_id: str) -> dict[str, Any]:

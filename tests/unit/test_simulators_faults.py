@@ -33,6 +33,7 @@ ENDINGS: dict[Fault, type[Exception]] = {
     "truncated": httpx.RemoteProtocolError,
     "late": httpx.ReadTimeout,
 }
+TOOL = {**MESSAGE, "messageType": "tool_invocation", "payload": {"tool_name": "mock_tool"}}
 
 
 @dataclass
@@ -97,9 +98,11 @@ async def test_a_task_comes_through_only_where_that_is_in_doubt(world: World, fa
 
 
 async def test_a_tool_is_answered_wrongly_too(world: World) -> None:
-    answer = await world.run("html", {**MESSAGE, "messageType": "tool_invocation"})
+    answer = await world.run("html", TOOL)
     await world.kit.background.settle()
     assert (answer.status_code, world.agent.requests) == (200, [])
+    silent = await world.run("silence", TOOL)
+    assert silent.json()["data"] == {"result": {}}
 
 
 async def test_the_share_of_wrong_answers_is_kept(world: World) -> None:

@@ -1,0 +1,119 @@
+"""The agents of a chaos run: simulated ones that work, fail, and report to whoever is there."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from opscore.simulators.agent import SimulatedAgent
+from opscore.simulators.behaviour import AgentBehaviour
+from opscore.simulators.running import running
+from opscore.simulators.words import Style
+from tests.load.chaos_checker import HEARTBEAT
+from tests.load.chaos_client import Insistent
+from tests.load.chaos_processes import KEY
+from tests.load.chaos_workflows import CAPABILITIES
+
+# Those that name the task they speak of: of the others nobody can know what they meant.
+_STYLES: tuple[Style, ...] = ("precise", "reports", "finished")
+_CARELESS = 4
+_FAIL_RATE = 0.1
+_HEARTBEAT_EVERY = 5.0
+_PATIENCE = 300.0
+
+
+class Agents:
+    """Every fourth agent tries each report once only, as careless clients do."""
+
+    def __init__(self, seed: int, number: int, replicas: Sequence[str], agentkit: str) -> None:
+        self.answers: Counter[str] = Counter()
+        self.counted: list[str] = []
+        self._draw = random.Random(f"{seed} agents")
+        self._clients = [
+            self._client(replicas, 0 if n % _CARELESS == 3 else _PATIENCE) for n in range(number)
+        ]
+        self._agents = [self._agent(n, client, agentkit) for n, client in enumerate(self._clients)]
+
+    def _client(self, replicas: Sequence[str], patience: float) -> httpx.AsyncClient:
+        transport = Insistent(replicas, self._draw, self.answers, patience)
+        return httpx.AsyncClient(
+            mounts={"http://replica": transport},
+            event_hooks={"response": [self._note_result]},
+            trust_env=False,
+            verify=False,
+        )
+
+    def _agent(self, n: int, client: httpx.AsyncClient, agentkit: str) -> SimulatedAgent:
+        work = self._draw.uniform(0.02, 0.3)
+        return SimulatedAgent(
+            name=f"agent-{n}",
+            capabilities=[CAPABILITIES[n % len(CAPABILITIES)]],
+            opscore_url="http://replica",
+            api_key=KEY,
+            agentkit_url=agentkit,
+            behaviour=AgentBehaviour(
+                style=_STYLES[n // 2 % len(_STYLES)],
+                work_seconds=work,
+                fail_rate=_FAIL_RATE,
+                announce=False,
+            ),
+            seed=self._draw.randrange(2**32),
+            client=client,
+        )
+
+    @property
+    def ids(self) -> list[str]:
+        return [agent.agent_id or "" for agent in self._agents]
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[None]:
+        """They are registered, work and send heartbeats while the block runs."""
+        async with AsyncExitStack() as stack:
+            for agent in self._agents:
+                url = await stack.enter_async_context(running(agent.app))
+                await agent.register(f"{url}/task")
+            beating = asyncio.create_task(self._beat(), name="heartbeats")
+            stack.callback(beating.cancel)
+            yield
+
+    async def _beat(self) -> None:
+        """An agent without work says so: a report that was lost must not keep it busy for ever."""
+        while True:
+            await asyncio.sleep(_HEARTBEAT_EVERY)
+            idle = [
+                (agent, client)
+                for agent, client in zip(self._agents, self._clients, strict=True)
+                if not agent.at_work
+            ]
+            await asyncio.gather(*(_say_idle(agent.agent_id, client) for agent, client in idle))
+
+    async def _note_result(self, response: httpx.Response) -> None:
+        """Remember which results were said to count."""
+        path = response.request.url.path
+        if not path.endswith("/result") or not response.is_success:
+            return
+        await response.aread()
+        succeeded = json.loads(response.request.content)["status"] == "completed"
+        if succeeded and response.json()["counted"]:
+            self.counted.append(path.split("/")[-2])
+
+
+async def _say_idle(agent_id: str | None, client: httpx.AsyncClient) -> None:
+    report: dict[str, Any] = {
+        "agentId": agent_id,
+        "timestamp": datetime.now(UTC).isoformat(),
+        "state": "idle",
+        "details": HEARTBEAT,
+    }
+    url = f"http://replica/v1/opscore/agent/{agent_id}/state"
+    try:
+        await client.post(url, json=report, headers={"Authorization": f"Bearer {KEY}"})
+    except httpx.TransportError:
+        # A careless agent: the next heartbeat says the same.
+        return

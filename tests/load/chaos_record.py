@@ -1,0 +1,55 @@
+"""All that was seen of a chaos run: what the checker looks at, kept in a file for a second look."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A trigger was answered with 202; the same key may have been answered several times."""
+
+    key: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A message as AgentKit received it."""
+
+    agent_id: str
+    message_type: str
+    session_id: str
+    task_id: str
+    attempt: int
+
+
+@dataclass
+class Record:
+    """Sessions, tasks and events are as the HTTP API shows them after the end.
+
+    `sent` are the keys of all triggers, `counted` the tasks whose results were told to count, once
+    for each time, `cancelled` the sessions that were said to be cancelled. `answers` counts the
+    statuses that clients got.
+    """
+
+    sent: list[str] = field(default_factory=list)
+    acks: list[Ack] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    counted: list[str] = field(default_factory=list)
+    answers: dict[str, int] = field(default_factory=dict)
+    posts: list[Post] = field(default_factory=list)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, file: Path) -> None:
+        file.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+
+def load_record(file: Path) -> Record:
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["acks"] = [Ack(**ack) for ack in values["acks"]]
+    values["posts"] = [Post(**post) for post in values["posts"]]
+    return Record(**values)

@@ -1,6 +1,7 @@
 # Every target needs only python3 (3.11 or newer, with venv and pip) and make.
 PYTHON ?= python3
 ARGS ?=
+STORAGE ?= memory
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -11,7 +12,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test acceptance coverage check format bench lock clean
+.PHONY: help install demo run test acceptance coverage check format bench chaos lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -28,8 +29,8 @@ $(STAMP): pyproject.toml requirements-dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
-demo: install ## Show a whole workflow, live (ARGS=--once ends by itself)
-	@$(BIN)/opscore demo $(ARGS)
+demo: install ## Show a whole workflow, live (STORAGE=sqlite or postgres; ARGS=--once ends by itself)
+	@$(BIN)/opscore demo --storage '$(STORAGE)' $(ARGS)
 
 run: install ## Start the service with the settings of .env and the environment
 	@$(BIN)/opscore serve $(ARGS)
@@ -58,6 +59,9 @@ format: install ## Format the code and mend what ruff can mend
 
 bench: install ## Measure speed in memory
 	$(BIN)/python -m tests.load.bench $(ARGS)
+
+chaos: install ## Kill replicas and databases, and check that nothing is lost
+	$(BIN)/python -m tests.load.chaos $(ARGS)
 
 lock: install ## Choose the newest versions of all requirements anew
 	$(LOCK) --upgrade --extra postgres --output-file requirements.txt

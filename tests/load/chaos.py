@@ -5,6 +5,7 @@ python -m tests.load.chaos --storage sqlite --seconds 600 --seed 7
 
 import argparse
 import asyncio
+import logging
 import secrets
 import sys
 import tempfile
@@ -25,6 +26,8 @@ def main(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     if given.check is not None:
         return _judge(violations(load_record(given.check)), f"--check {given.check}")
+    # Careless agents lose reports all the time; that is what they are for.
+    logging.getLogger("opscore.simulators").setLevel(logging.CRITICAL)
     seed = given.seed if given.seed is not None else secrets.randbelow(1_000_000)
     folder = Path(tempfile.mkdtemp(prefix="opscore-chaos-"))
     options = Options(

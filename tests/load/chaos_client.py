@@ -10,7 +10,8 @@ import httpx
 
 # A stopped replica takes connections and never answers.
 _TIMEOUTS = {"connect": 1.0, "read": 4.0, "write": 4.0, "pool": 10.0}
-_PAUSE = (0.05, 0.3)
+_PAUSE = (0.05, 0.2)
+_LONGEST_PAUSE = 1.0
 
 
 class Insistent(httpx.AsyncBaseTransport):
@@ -32,6 +33,7 @@ class Insistent(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         deadline = time.monotonic() + self._patience
+        pause = self._draw.uniform(*_PAUSE)
         while True:
             last = time.monotonic() >= deadline
             try:
@@ -46,7 +48,8 @@ class Insistent(httpx.AsyncBaseTransport):
                 self._answers[str(response.status_code)] += 1
                 if last or not _asks_again(response):
                     return response
-            await asyncio.sleep(self._draw.uniform(*_PAUSE))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _send(self, request: httpx.Request) -> httpx.Response:
         replica = self._draw.choice(self._replicas)

@@ -10,7 +10,7 @@ TOOL_SUM = 3
 _BOUNDS = {
     "timeout": 8,
     "startTimeout": 3,
-    "queueTimeout": 30,
+    "queueTimeout": 60,
     "retry": {"maxRetries": 4, "initialDelay": 0.2, "maxDelay": 1},
 }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GRACE = 5.0
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class ProcessFailedError(Exception):
@@ -75,16 +76,24 @@ class Children:
 
 
 @contextmanager
-def children_in(folder: Path, env: Mapping[str, str]) -> Iterator[Children]:
-    """Children that end with the block, however it ends; SIGTERM and SIGHUP end it as Ctrl-C."""
-    children = Children(folder, env)
-    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.default_int_handler) for number in ending]
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as Ctrl-C does."""
+    before = [signal.signal(number, signal.default_int_handler) for number in ENDING]
     try:
-        yield children
+        yield
     finally:
-        for number in ending:
-            signal.signal(number, signal.SIG_IGN)
-        children.stop()
-        for number, handler in zip(ending, before, strict=True):
+        for number, handler in zip(ENDING, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def children_in(folder: Path, env: Mapping[str, str]) -> Iterator[Children]:
+    """Children that end with the block, however it ends; once it ends, signals are ignored."""
+    children = Children(folder, env)
+    with ended_by_signals():
+        try:
+            yield children
+        finally:
+            for number in ENDING:
+                signal.signal(number, signal.SIG_IGN)
+            children.stop()

@@ -1,6 +1,6 @@
 """`opscore serve`, `opscore demo` and `opscore version`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -25,7 +25,11 @@ def serve(
 def demo(
     once: Annotated[bool, typer.Option("--once", help="End when the workflow has ended.")] = False,
     storage: Annotated[
-        Literal["memory"], typer.Option(help="Where the service keeps everything.")
+        str,
+        typer.Option(
+            metavar="memory|sqlite|postgres|URL",
+            help="Where the service keeps everything.",
+        ),
     ] = "memory",
 ) -> None:
     """Show a whole workflow on simulated agents, live. Ctrl-C ends everything it started."""

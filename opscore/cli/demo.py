@@ -11,9 +11,16 @@ import httpx
 from rich.console import Console
 from rich.text import Text
 
-from opscore.cli.children import Child, Children, ProcessFailedError, children_in
+from opscore.cli.children import (
+    Child,
+    Children,
+    ProcessFailedError,
+    children_in,
+    ended_by_signals,
+)
 from opscore.cli.demo_client import DemoClient, SeenEvent
 from opscore.cli.demo_places import Places
+from opscore.cli.demo_storage import Keeping, keeping
 from opscore.cli.demo_story import (
     AGENTS,
     FIRST_AGENT,
@@ -23,6 +30,7 @@ from opscore.cli.demo_story import (
     how_to_go_on,
     sentence,
 )
+from opscore.exceptions import ConfigurationError
 
 PATIENCE = 20.0
 PAUSE = 0.05
@@ -39,27 +47,34 @@ COLOURS = {
 def run_demo(*, once: bool, storage: str) -> int:
     """The exit status: 1 when something failed, else 0, also when Ctrl-C ended it."""
     folder = Path(tempfile.mkdtemp(prefix="opscore-demo-"))
-    places = Places.free()
     try:
-        with children_in(folder, places.environment(storage)) as children:
-            Demo(children, places).run(once)
+        with ended_by_signals(), keeping(storage, folder) as kept:
+            run_on(kept, folder, once)
     except KeyboardInterrupt:
         print("\nEverything that the demo started is stopped.")
-    except ProcessFailedError as error:
+    except (ProcessFailedError, ConfigurationError) as error:
         print(f"\nThe demo failed: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def run_on(kept: Keeping, folder: Path, once: bool) -> None:
+    places = Places.free()
+    with children_in(folder, places.environment(kept.url)) as children:
+        Demo(children, places, kept).run(once)
+
+
 class Demo:
-    def __init__(self, children: Children, places: Places) -> None:
+    def __init__(self, children: Children, places: Places, kept: Keeping) -> None:
         self._children = children
+        self._kept = kept
         self._places = places
         self._console = Console(highlight=False, markup=False, soft_wrap=True)
 
     def run(self, once: bool) -> None:
         self._say(f"Starting the service, AgentKit and {len(AGENTS)} agents.")
         self._say(f"Their logs are in {self._children.folder}", "dim")
+        self._say(f"Everything is kept in {self._kept.where}.", "dim")
         client = DemoClient(self._places.service_url, self._places.api_key)
         service = self._children.start("service", "serve", "--port", str(self._places.service_port))
         try:
@@ -93,6 +108,7 @@ class Demo:
             "agentkit", "simulate", "agentkit", "--port", str(self._places.agentkit_port)
         )
         self._wait(service, "get ready", lambda: client.answers("/health/ready"))
+        self._refuse_strangers(client)
         kit_health = f"{self._places.agentkit_url}/health"
         self._wait(agentkit, "answer", lambda: client.answers(kit_health))
         for name, switches in AGENTS.items():
@@ -100,6 +116,13 @@ class Demo:
             self._children.start(name, "simulate", "agent", *own)
         self._wait(agentkit, "announce them", lambda: len(client.agent_names()) == len(AGENTS))
         return client.agent_names()
+
+    def _refuse_strangers(self, client: DemoClient) -> None:
+        if client.agent_names():
+            raise ProcessFailedError(
+                f"There are agents in {self._kept.where} already, which may take the demo's tasks. "
+                "Name an empty storage, or take memory, sqlite or postgres."
+            )
 
     def _follow(
         self, client: DemoClient, service: Child, session_id: str, names: Mapping[str, str]

@@ -38,7 +38,7 @@ class Places:
     def agentkit_url(self) -> str:
         return f"http://127.0.0.1:{self.agentkit_port}"
 
-    def environment(self, storage: str) -> dict[str, str]:
+    def environment(self, storage_url: str) -> dict[str, str]:
         """One environment for all; the package is found also where it is not installed."""
         kept = {
             name: value
@@ -53,7 +53,7 @@ class Places:
             "OPSCORE_WEBHOOK_SECRET": self.webhook_secret,
             "OPSCORE_WEBHOOK_URL": f"{self.service_url}/v1/opscore/internal/agent/notify",
             "OPSCORE_API_URL": self.service_url,
-            "OPSCORE_STORAGE_URL": f"{storage}:",
+            "OPSCORE_STORAGE_URL": storage_url,
             "OPSCORE_LOG_FORMAT": "console",
             "AGENTKIT_API_URL": self.agentkit_url,
         }

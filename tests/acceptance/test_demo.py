@@ -15,6 +15,7 @@ import pytest
 
 from opscore.cli.children import ProcessFailedError, children_in
 from opscore.cli.demo_story import AGENTS
+from tests.databases import require_postgres
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 
@@ -84,6 +85,51 @@ def test_a_whole_workflow_with_one_retry_within_the_time(tmp_path: Path) -> None
     urls = urls_in_logs(tmp_path)
     assert len(urls) >= 1 + len(AGENTS)
     assert_all_gone(urls | set(re.findall(r"http://127\.0\.0\.1:\d+", output)))
+
+
+def test_it_runs_on_sqlite_and_refuses_a_storage_with_agents_in_it(tmp_path: Path) -> None:
+    with demo(tmp_path, "--once", "--storage", "sqlite") as process:
+        output, errors = process.communicate(timeout=TIME_LIMIT)
+    assert (process.returncode, errors) == (0, "")
+    assert "the workflow is completed" in output
+    [used] = re.findall(r"^Everything is kept in (/.+/opscore\.db)\.$", output, re.MULTILINE)
+    with demo(tmp_path, "--once", "--storage", f"sqlite:///{used}") as process:
+        _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 1
+    assert f"There are agents in {used} already" in errors
+
+
+def test_it_runs_on_postgres_and_leaves_nothing(tmp_path: Path) -> None:
+    require_postgres()
+    with demo(tmp_path, "--once", "--storage", "postgres") as process:
+        output, errors = process.communicate(timeout=TIME_LIMIT)
+    assert (process.returncode, errors) == (0, "")
+    assert "Everything is kept in a PostgreSQL of its own." in output
+    assert "the workflow is completed" in output
+    assert list(tmp_path.glob("opscore-postgres-*")) == []
+
+
+def test_its_postgres_ends_with_it(tmp_path: Path) -> None:
+    require_postgres()
+    with demo(tmp_path, "--storage", "postgres") as process:
+        read_until(process.stdout, "gather is sent")
+        [data] = tmp_path.glob("opscore-postgres-*/data")
+        [pid] = (data / "postmaster.pid").read_text().splitlines()[:1]
+        os.kill(int(pid), 0)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 0
+    assert not data.parent.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+
+
+def test_an_unknown_storage_is_refused(tmp_path: Path) -> None:
+    with demo(tmp_path, "--storage", "paper") as process:
+        _, errors = process.communicate(timeout=TIME_LIMIT)
+    assert process.returncode == 1
+    assert "--storage 'paper' is unknown; use memory, sqlite, postgres, or a URL" in errors
+    assert list(tmp_path.glob("opscore-demo-*/*.log")) == []
 
 
 def test_it_keeps_running_until_ctrl_c(tmp_path: Path) -> None:

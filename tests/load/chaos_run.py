@@ -16,6 +16,7 @@ import httpx
 
 from opscore.local_postgres import LocalPostgres
 from tests.load.chaos_agents import Agents
+from tests.load.chaos_checker import ENDED
 from tests.load.chaos_load import API, Load
 from tests.load.chaos_plan import STEADY, Blow, Kind, Tempo, plan
 from tests.load.chaos_processes import Process, agentkit, replica, until_ready
@@ -184,8 +185,11 @@ class ChaosRun:
         self.figures.settled_after = time.monotonic() - started
 
     async def _have_all_ended(self) -> bool:
-        pages = [await self._get("sessions", status=status, limit=1) for status in _OPEN]
-        return not any(page["items"] for page in pages)
+        for status in _OPEN:
+            if (await self._get("sessions", status=status, limit=1))["items"]:
+                return False
+        # One may have changed from a status still to be looked for to one that had been already.
+        return all(session["status"] in ENDED for session in await self._pages("sessions"))
 
     async def _collect(self) -> Record:
         await self._read_posts()

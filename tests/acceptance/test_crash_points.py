@@ -1,0 +1,283 @@
+"""The service dies at every crash point, many times, and nothing is lost.
+
+How often at each point is OPSCORE_TEST_KILLS, 5 unless set. Between the rounds the service gets
+time to bring everything to its end, and then the record is checked.
+"""
+
+import asyncio
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opscore.crash_points import CRASH_POINTS
+from opscore.models import AgentFilter, Availability, Page, Retention, SessionFilter, TaskFilter
+from opscore.storage import open_storage
+from tests.acceptance.crash_world import (
+    KEY,
+    SECRET,
+    CrashWorld,
+    Stimulus,
+    announce_by_webhook,
+    change_agent,
+    crash_world,
+    deregister,
+    nothing,
+    report_early,
+    save_and_delete,
+    start_endless,
+)
+from tests.acceptance.lives import KILLED, Life, Lives, lives
+from tests.acceptance.processes import reserved_port
+from tests.databases import fresh_database
+from tests.load.chaos_checker import violations
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+
+KILLS = int(os.environ.get("OPSCORE_TEST_KILLS", "5"))
+SEED = int(os.environ.get("OPSCORE_TEST_SEED", "1"))
+REACHED_WITHIN = 15.0
+SETTLED_WITHIN = 60.0
+NEW_AT_FIRST = 2
+NEW_LATER = 5
+PAUSE = 0.02
+LONGEST_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a life must have or see to come to a crash point; `most` is the highest passage."""
+
+    stimulus: Stimulus = nothing
+    env: dict[str, str] = field(default_factory=dict)
+    most: int = 1
+    slow_agentkit: float = 0
+    ends_in_order: bool = False
+
+
+EVERY_TIME = Way(most=3)
+DRAIN = Way(ends_in_order=True)
+LEASE = Way(slow_agentkit=0.4)
+GONE = {
+    "OPSCORE_RETENTION_SESSIONS": "3",
+    "OPSCORE_RETENTION_EVENTS": "1000",
+    "OPSCORE_RETENTION_DAYS": "0.000001",
+}
+
+WAYS: dict[str, Way] = {
+    "start.storage-open": Way(),
+    "start.templates-loaded": Way(),
+    "start.running": Way(),
+    "sqlite.file-locked": Way(),
+    "sqlite.schema-written": Way(),
+    "sqlite.schema-committed": Way(),
+    "postgres.schema-written": Way(),
+    "postgres.schema-committed": Way(),
+    "cancel.committed": Way(start_endless),
+    "abandon.before": Way(start_endless),
+    "abandon.told": Way(start_endless),
+    "report.kept-early": Way(report_early),
+    "webhook.verified": Way(announce_by_webhook),
+    "webhook.committed": Way(announce_by_webhook),
+    "agent.changed": Way(change_agent),
+    "agent.deregistered": Way(deregister),
+    "stranded.failed": Way(deregister, most=2),
+    "workflow.checked": Way(save_and_delete),
+    "workflow.committed": Way(save_and_delete),
+    "workflow.deleted": Way(save_and_delete),
+    "forwarding.learned": Way(),
+    "direct.answered": Way(env={"OPSCORE_DISPATCH_MODE": "direct"}),
+    "silence.found": Way(env={"OPSCORE_SILENCE_THRESHOLD": "0.05"}),
+    "lease.before-renewal": LEASE,
+    "lease.renewed": LEASE,
+    "lease.found": LEASE,
+    "lease.prolonged": LEASE,
+    "drain.begun": DRAIN,
+    "drain.posts-ended": DRAIN,
+    "drain.done": DRAIN,
+    "prune.agents-gone": Way(deregister, GONE),
+    **{
+        f"prune.{name}": Way(env=GONE)
+        for name in (
+            *("before", "batch-done", "recorded", "events-gone", "tasks-gone", "sessions-gone"),
+        )
+    },
+}
+
+
+def points(storage: str, *, forgetting: bool) -> list[str]:
+    """Those of a storage, without what only an empty database passes."""
+    other = "postgres." if storage == "sqlite" else "sqlite."
+    return [
+        name
+        for name in CRASH_POINTS
+        if not name.startswith((other, "migration.")) and name.startswith("prune.") == forgetting
+    ]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """Its name and an URL of an empty one."""
+    if request.param == "sqlite":
+        yield "sqlite", f"sqlite:///{tmp_path}/opscore.db"
+        return
+    with fresh_database() as url:
+        yield "postgres", url
+
+
+@dataclass
+class Play:
+    """The service's lives, and the world around them."""
+
+    lives: Lives
+    world: CrashWorld
+    draw: random.Random
+    deaths: Counter[str] = field(default_factory=Counter)
+
+    async def round(self, names: list[str]) -> None:
+        for name in self.draw.sample(names, len(names)):
+            await self.die_at(name)
+
+    async def die_at(self, name: str) -> None:
+        way = WAYS.get(name, EVERY_TIME)
+        self.world.kit.behaviour.slow = way.slow_agentkit
+        life = await self.lives.begin(f"{name}:{self.draw.randint(1, way.most)}", **way.env)
+        try:
+            async with asyncio.timeout(REACHED_WITHIN):
+                await self._press_on(life, way)
+        except TimeoutError:
+            pytest.fail(f"{name} was not reached within {REACHED_WITHIN:g} seconds.")
+        assert life.end.result() == KILLED, name
+        self.deaths[name] += 1
+        self.world.check()
+
+    async def _press_on(self, life: Life, way: Way) -> None:
+        """The usual traffic, and what the crash point needs, until the service is dead."""
+        turn = 0
+        while not life.end.done():
+            if await self.world.announce() is not None:
+                await self.world.repeat()
+                if turn < NEW_AT_FIRST or turn % NEW_LATER == 0:
+                    await self.world.trigger()
+                await way.stimulus(self.world)
+                if way.ends_in_order and turn == 0:
+                    life.send(signal.SIGTERM)
+                turn += 1
+            await asyncio.wait([life.end], timeout=min(PAUSE * turn, LONGEST_PAUSE))
+
+    async def live_on(self) -> None:
+        """A life without an end of its own, until all that was begun has ended."""
+        self.world.kit.behaviour.slow = 0
+        await self.lives.begin()
+        await self.world.settle(SETTLED_WITHIN)
+
+
+@asynccontextmanager
+async def play(url: str, folder: Path) -> AsyncIterator[Play]:
+    templates = folder / "templates"
+    templates.mkdir()
+    (templates / "greeting.yaml").write_text("tasks: [{taskId: greet}]\n", "utf-8")
+    with reserved_port() as port, reserved_port() as kit_port:
+        env = {
+            "OPSCORE_STORAGE_URL": url,
+            "OPSCORE_API_KEY": KEY,
+            "OPSCORE_WEBHOOK_SECRET": SECRET,
+            "OPSCORE_PORT": str(port),
+            "OPSCORE_WORKFLOWS_DIR": str(templates),
+            "OPSCORE_LOG_LEVEL": "WARNING",
+            "AGENTKIT_API_URL": f"http://127.0.0.1:{kit_port}",
+        }
+        async with (
+            lives(env, folder / "lives.log") as given,
+            crash_world(f"http://127.0.0.1:{port}", kit_port) as world,
+        ):
+            first = await given.begin()
+            await world.save_workflows()
+            await first.killed()
+            yield Play(given, world, random.Random(SEED))
+
+
+@pytest.mark.timeout(600)
+async def test_whatever_the_service_dies_of_nothing_is_lost(
+    storage: tuple[str, str], tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    kind, url = storage
+    names = points(kind, forgetting=False)
+    async with play(url, tmp_path) as stage:
+        for _ in range(KILLS):
+            await stage.round(names)
+            await stage.live_on()
+            assert violations(await stage.world.record()) == []
+            await stage.lives.end()
+        await check_counts(url)
+    note(record_property, kind, stage.deaths, names)
+
+
+@pytest.mark.timeout(600)
+async def test_whenever_the_service_dies_nothing_unfinished_is_forgotten(
+    storage: tuple[str, str], tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    kind, url = storage
+    names = points(kind, forgetting=True)
+    async with play(url, tmp_path) as stage:
+        for _ in range(KILLS):
+            await stage.round(names)
+        await stage.live_on()
+        await check_what_is_left(stage.world)
+        await stage.lives.end()
+        await check_counts(url)
+    note(record_property, kind, stage.deaths, names)
+
+
+async def check_what_is_left(world: CrashWorld) -> None:
+    sessions = {one["sessionId"]: one for one in await world.pages("sessions")}
+    forgotten = {ack.session_id for ack in world.acks} - sessions.keys()
+    assert forgotten
+    assert forgotten <= world.worked
+    for what in ("tasks", "events"):
+        belonging = {one["sessionId"] for one in await world.pages(what) if one["sessionId"]}
+        assert belonging <= sessions.keys(), what
+
+
+async def check_counts(url: str) -> None:
+    """What is counted is what is there, and everything that was taken was given back."""
+    storage = await open_storage(url, Retention())
+    try:
+        counts = await storage.counts()
+        sessions = await listed(storage.sessions, SessionFilter())
+        tasks = await listed(storage.tasks, TaskFilter())
+        agents = await listed(storage.agents, AgentFilter())
+        agents += await listed(storage.agents, AgentFilter(availability=Availability.DEREGISTERED))
+    finally:
+        await storage.close()
+    there = (len(sessions), len(tasks), len(agents))
+    assert (counts.sessions, counts.tasks, counts.agents) == there
+    assert (counts.waiting, counts.in_flight) == (0, 0)
+    assert [one.in_flight for one in agents] == [0] * len(agents)
+
+
+async def listed(ask: Callable[..., Awaitable[Page[Any]]], where: object) -> list[Any]:
+    found: list[Any] = []
+    cursor: str | None = None
+    while True:
+        page = await ask(where, cursor, 500)
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+def note(
+    record: Callable[[str, object], None], kind: str, deaths: Counter[str], names: list[str]
+) -> None:
+    """Tell how often the service died where, which must be often enough everywhere."""
+    record("deaths", dict(deaths))
+    print(f"{kind}: {deaths.total()} deaths at {len(deaths)} crash points")
+    assert deaths == dict.fromkeys(names, KILLS)

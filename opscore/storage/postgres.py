@@ -16,9 +16,10 @@ from asyncpg.connection import Connection
 from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, StorageError
 from opscore.storage.connections import Connections
+from opscore.storage.literals import written_out
 from opscore.storage.migrations import check_current, migrate
 from opscore.storage.sql.driver import CommitUnknownError, Driver, Run
-from opscore.storage.sql.program import POSTGRES, Execute, Fetch, Program, Row
+from opscore.storage.sql.program import POSTGRES, Execute, Program, Row
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ _SETTINGS = {
     "statement_timeout": f"{_STATEMENT_SECONDS:g}s",
     "lock_timeout": f"{_LOCK_SECONDS:g}s",
     "idle_in_transaction_session_timeout": f"{_TRANSACTION_SECONDS:g}s",
+    # As values are written by us.
+    "standard_conforming_strings": "on",
     # Every statement is short; compiling it would take longer than running it.
     "jit": "off",
 }
@@ -133,10 +136,10 @@ class PostgresDriver(Driver):
             async with self._link(links) as link:
                 await link.execute("BEGIN")
                 crash_point("postgres.begun")
-                result = await _run(link, program)
+                result, unsent = await _converse(link, program)
                 committing = True
                 crash_point("postgres.before-commit")
-                await link.execute("COMMIT")
+                await _send(link, [*unsent, "COMMIT"])
                 crash_point("postgres.committed")
                 return result
         except StorageError as error:
@@ -222,28 +225,38 @@ def _commit() -> Program[None]:
     yield Execute("COMMIT")
 
 
-async def _run(link: Connection, program: Program[R]) -> R:
+async def _converse(link: Connection, program: Program[R]) -> tuple[R, list[str]]:
+    """Run a program; its result, and the last of its statements, which are still to be sent.
+
+    Statements without rows go in one message with those that follow, up to the next answer that
+    the program waits for: on a busy loop each message waits for many others.
+    """
+    unsent: list[str] = []
     answer: Sequence[Row] = ()
     try:
         statement = next(program)
         while True:
-            answer = await _ask(link, statement)
+            if isinstance(statement, Execute):
+                unsent.append(written_out(statement))
+                answer = ()
+            else:
+                await _send(link, unsent)
+                unsent.clear()
+                answer = await link.fetch(_numbered(statement.sql), *statement.args)
             statement = program.send(answer)
-    except StopIteration as end:
-        result: R = end.value
-        return result
+    except StopIteration as stop:
+        return stop.value, unsent
 
 
-async def _ask(link: Connection, statement: Fetch | Execute) -> Sequence[Row]:
-    sql = _numbered(statement.sql)
-    if isinstance(statement, Fetch):
-        rows: Sequence[Row] = await link.fetch(sql, *statement.args)
-        return rows
-    if len(statement.rows) == 1:
-        await link.execute(sql, *statement.rows[0])
-    else:
-        await link.executemany(sql, statement.rows)
-    return ()
+async def _run(link: Connection, program: Program[R]) -> R:
+    result, unsent = await _converse(link, program)
+    await _send(link, unsent)
+    return result
+
+
+async def _send(link: Connection, statements: Sequence[str]) -> None:
+    if statements:
+        await link.execute(";\n".join(statements))
 
 
 @lru_cache(maxsize=1024)

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from opscore.crash_points import crash_point
-from opscore.exceptions import OpsCoreError, StorageError
+from opscore.exceptions import StorageError
 from opscore.ids import new_id
 from opscore.models import Change
+from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import DefinitionTexts
 from opscore.storage.sql.driver import CommitUnknownError, Driver
 from opscore.storage.sql.program import Program
@@ -20,7 +22,8 @@ _PAUSES = (0.1, 0.2, 0.5, 1.0)
 
 
 class Batcher:
-    def __init__(self, driver: Driver) -> None:
+    def __init__(self, driver: Driver, arrivals: Arrivals) -> None:
+        self._arrivals = arrivals
         self._driver = driver
         self._dialect = driver.dialect
         self._id = new_id()
@@ -51,9 +54,10 @@ class Batcher:
 
     async def _commit(self, batch: list[tuple[Change, asyncio.Future[None]]]) -> None:
         crash_point("batch.taken")
+        verdicts: Sequence[Exception | None]
         try:
             verdicts = await self._written([change for change, _ in batch])
-        except OpsCoreError as error:
+        except Exception as error:  # noqa: BLE001 - handed to everybody who waits for this batch
             verdicts = [error] * len(batch)
         crash_point("batch.written")
         for (_, done), verdict in zip(batch, verdicts, strict=True):
@@ -71,7 +75,9 @@ class Batcher:
 
         def program() -> Program[Verdicts]:
             nonlocal verdicts
-            verdicts = yield from apply_changes(self._dialect, self._texts, changes, mark)
+            verdicts = yield from apply_changes(
+                self._dialect, self._texts, self._arrivals, changes, mark
+            )
             return verdicts
 
         try:

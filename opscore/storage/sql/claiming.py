@@ -9,11 +9,12 @@ from opscore.crash_points import crash_point
 from opscore.models import Agent, Claim, Task
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.ordering import urgency
+from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import dump, load_agent, load_session, load_task, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import TASK_COLUMNS, lane_of, level_of, priority_of, task_row, upsert
 from opscore.storage.sql.tallies import tasks_tally
-from opscore.storage.sql.writing import reserve, write_events
+from opscore.storage.sql.writing import write_events
 
 _LEVELS_AT_ONCE = 200
 
@@ -57,19 +58,16 @@ FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
 WHERE agent_lanes.lane {among} AND agents.id {among} AND agents.in_flight < agents.slots
 """
 
-_STILL_QUEUED = (
-    "SELECT id FROM tasks WHERE id {among} AND status = 'queued' ORDER BY id {skip_locked}"
-)
+_STILL_QUEUED = """
+SELECT tasks.id, tasks.doc, tasks.turn, tasks.arrival, sessions.doc, definitions.doc
+FROM (
+    SELECT * FROM tasks WHERE id {among} AND status = 'queued' ORDER BY id {skip_locked}
+) AS tasks JOIN sessions ON sessions.id = tasks.session_id
+JOIN definitions ON definitions.hash = sessions.definition
+"""
 # Whoever changes these agents at the moment is waited for: to pass them over would leave their
 # tasks until the next look.
 _STILL_FREE = "SELECT id, slots - in_flight, doc FROM agents WHERE id {among} ORDER BY id {lock}"
-
-_TASKS = """
-SELECT tasks.doc, tasks.turn, tasks.arrival, sessions.doc, definitions.doc
-FROM tasks JOIN sessions ON sessions.id = tasks.session_id
-JOIN definitions ON definitions.hash = sessions.definition
-WHERE tasks.id {among}
-"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -139,6 +137,7 @@ def plan(levels: Sequence[Sequence[Waiting]], pool: Pool, limit: int) -> list[tu
 
 def claim(
     dialect: Dialect,
+    arrivals: Arrivals,
     owner: str,
     now: datetime,
     lease_until: datetime,
@@ -162,7 +161,7 @@ def claim(
     if not locked.pairs:
         return None
     crash_point("claim.locked")
-    return (yield from _mark(dialect, locked, owner, now, lease_until))
+    return (yield from _mark(arrivals, locked, owner, now, lease_until))
 
 
 def _levels(dialect: Dialect, names: Sequence[str], limit: int) -> Program[list[list[Waiting]]]:
@@ -200,9 +199,10 @@ def _pool(dialect: Dialect, lanes: Sequence[str], preferred: set[str], limit: in
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """Pairs of task and agent that are held for this claim, and the agents."""
+    """Pairs of task and agent that are held for this claim, with what is stored of them."""
 
     pairs: list[tuple[str, str]]
+    tasks: dict[str, tuple[Task, Row]]
     agents: dict[str, Agent]
 
 
@@ -210,7 +210,7 @@ def _locked(dialect: Dialect, pairs: list[tuple[str, str]]) -> Program[Locked]:
     """Those pairs whose task nobody else has taken, and whose agent still has the slots."""
     tasks = dump(sorted(task_id for task_id, _ in pairs))
     rows = yield Fetch(dialect.sql(_STILL_QUEUED), (tasks,))
-    queued = {row[0] for row in rows}
+    queued = {row[0]: (load_task(row[1]), row) for row in rows}
     agents = dump(sorted({agent_id for task_id, agent_id in pairs if task_id in queued}))
     rows = yield Fetch(dialect.sql(_STILL_FREE), (agents,))
     slots = {row[0]: row[1] for row in rows}
@@ -219,31 +219,29 @@ def _locked(dialect: Dialect, pairs: list[tuple[str, str]]) -> Program[Locked]:
         if task_id in queued and slots.get(agent_id, 0) > 0:
             slots[agent_id] -= 1
             kept.append((task_id, agent_id))
-    return Locked(kept, {row[0]: load_agent(row[2]) for row in rows})
+    return Locked(kept, queued, {row[0]: load_agent(row[2]) for row in rows})
 
 
 def _mark(
-    dialect: Dialect,
+    arrivals: Arrivals,
     locked: Locked,
     owner: str,
     now: datetime,
     lease_until: datetime,
 ) -> Program[list[Claim]]:
     pairs = locked.pairs
-    uses = yield from reserve("arrivals", len(pairs))
-    rows = yield Fetch(dialect.sql(_TASKS), (dump([task_id for task_id, _ in pairs]),))
-    found = {(task := load_task(row[0])).id: (task, row) for row in rows}
+    found = {task_id: locked.tasks[task_id] for task_id, _ in pairs}
     claims, marked = [], []
     for task_id, agent_id in pairs:
         task, row = found[task_id]
         claimed = claimed_task(task, agent_id, owner, now, lease_until)
-        marked.append(task_row(claimed, row[1], row[2]))
-        claims.append(Claim(claimed, load_session(row[3], row[4]), locked.agents[agent_id]))
+        marked.append(task_row(claimed, row[2], row[3]))
+        claims.append(Claim(claimed, load_session(row[4], row[5]), locked.agents[agent_id]))
     yield Execute(upsert("tasks", TASK_COLUMNS), marked)
     crash_point("claim.marked")
     yield Execute(
         "UPDATE agents SET in_flight = in_flight + 1, last_used = ? WHERE id = ?",
-        [(next(uses), agent_id) for _, agent_id in pairs],
+        [(arrivals.next(), agent_id) for _, agent_id in pairs],
     )
     crash_point("claim.slots-taken")
     yield from _note_turns(claims, found)
@@ -261,7 +259,7 @@ def _note_turns(claims: Sequence[Claim], found: dict[str, tuple[Task, Row]]) -> 
     for one in claims:
         task, row = found[one.task.id]
         level = level_of(task)
-        served[level] = max(served.get(level, 0), row[1])
+        served[level] = max(served.get(level, 0), row[2])
     yield Execute(
         "INSERT INTO turns (level, turn) VALUES (?, ?) ON CONFLICT (level) DO UPDATE "
         "SET turn = excluded.turn WHERE excluded.turn > turns.turn",

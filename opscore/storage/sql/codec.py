@@ -24,6 +24,8 @@ R = TypeVar("R")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+MICROSECONDS = 1_000_000
+"""In a second."""
 
 _agent: TypeAdapter[Agent] = TypeAdapter(Agent)
 _task: TypeAdapter[Task] = TypeAdapter(Task)

@@ -1,7 +1,7 @@
 """Writing changes: many at once, each as a whole or not at all."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -14,6 +14,7 @@ from opscore.exceptions import (
 )
 from opscore.models import Agent, Change, Event, Task, TaskStatus, WorkflowSession
 from opscore.storage.ordering import lanes_of
+from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import DefinitionTexts, dump, load_agent, micros
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import (
@@ -139,15 +140,11 @@ def read_batch(dialect: Dialect, changes: Sequence[Change]) -> Program[Batch]:
 
 
 def _read_agents(dialect: Dialect, changes: Sequence[Change], batch: Batch) -> Program[None]:
-    """The agents that are changed, and those whose slots the tasks take or free."""
-    ids = {agent.id for change in changes for agent in change.agents}
-    for change in changes:
-        ids.update(task.agent_id for task in change.tasks if task.agent_id)
-    ids.update(row[3] for row in batch.stored_tasks.values() if row[3])
-    if ids:
+    agents = [agent for change in changes for agent in change.agents]
+    if agents:
         rows = yield Fetch(
             dialect.sql("SELECT id, rev, doc FROM agents WHERE id {among} ORDER BY id {lock}"),
-            (dump(sorted(ids)),),
+            (_ids(agents),),
         )
         batch.stored_agents = {row[0]: row for row in rows}
         batch.agent_revs = {row[0]: row[1] for row in rows}
@@ -191,7 +188,11 @@ def is_committed(mark: Mark) -> Program[bool]:
 
 
 def apply_changes(
-    dialect: Dialect, texts: DefinitionTexts, changes: Sequence[Change], mark: Mark | None = None
+    dialect: Dialect,
+    texts: DefinitionTexts,
+    arrivals: Arrivals,
+    changes: Sequence[Change],
+    mark: Mark | None = None,
 ) -> Program[Verdicts]:
     """Apply each change that fits; the others are answered with what was in their way."""
     batch = yield from read_batch(dialect, changes)
@@ -203,7 +204,7 @@ def apply_changes(
     yield from _write_sessions(texts, batch)
     crash_point("write.sessions-written")
     if batch.tasks:
-        yield from write_tasks(dialect, batch.tasks, batch.stored_tasks)
+        yield from write_tasks(dialect, arrivals, batch.tasks, batch.stored_tasks)
         crash_point("write.tasks-written")
     yield from _write_agents(batch)
     crash_point("write.agents-written")
@@ -219,22 +220,21 @@ def apply_changes(
     return verdicts
 
 
-def reserve(counter: str, count: int) -> Program[Iterator[int]]:
-    """Rising numbers that nobody else gets."""
-    sql = "UPDATE counters SET value = value + ? WHERE name = ? RETURNING value"
-    rows = yield Fetch(sql, (count, counter))
-    last = rows[0][0]
-    return iter(range(last - count + 1, last + 1))
+# The events of a transaction are numbered back from the counter, which stands at the last one.
+_INSERT_EVENTS = insert("events", EVENT_COLUMNS).replace(
+    "(?,", "((SELECT value FROM counters WHERE name = 'events') - ?,", 1
+)
 
 
 def write_events(events: Sequence[Event], tally: Tally) -> Program[None]:
     """Last of all in a transaction: the counter is held until its end."""
     if not (events or +tally or -tally):
         return
-    numbers = yield from reserve("events", len(events))
+    # Taken also for none: whoever keeps tallies holds the counter.
+    yield Execute("UPDATE counters SET value = value + ? WHERE name = 'events'", [(len(events),)])
     if events:
-        rows = [event_row(event, next(numbers)) for event in events]
-        yield Execute(insert("events", EVENT_COLUMNS), rows)
+        rows = [event_row(event, place) for place, event in enumerate(reversed(events))]
+        yield Execute(_INSERT_EVENTS, rows[::-1])
         tally["events"] += len(events)
     yield from keep(tally)
 
@@ -323,16 +323,17 @@ def _lanes_changed(batch: Batch, agent: Agent) -> bool:
 # --- tasks --------------------------------------------------------------------------------------
 
 
-def write_tasks(dialect: Dialect, tasks: dict[str, Task], stored: dict[str, Row]) -> Program[None]:
+def write_tasks(
+    dialect: Dialect, arrivals: Arrivals, tasks: dict[str, Task], stored: dict[str, Row]
+) -> Program[None]:
     """Write tasks, give newly queued ones their turn, and move the slots of their agents."""
     joining = [task for task in tasks.values() if _joins(task, stored.get(task.id))]
     turns = yield from _turns(dialect, joining)
-    numbers = yield from reserve("arrivals", len(joining)) if joining else _none()
     rows = []
     for task in tasks.values():
         before = stored.get(task.id)
         if task.id in turns:
-            rows.append(task_row(task, turns[task.id], next(numbers)))
+            rows.append(task_row(task, turns[task.id], arrivals.next()))
         else:
             rows.append(task_row(task, before[5] if before else 0, before[6] if before else 0))
     yield from put("tasks", TASK_COLUMNS, rows, stored)
@@ -388,8 +389,3 @@ FROM {each}(?) AS one
 UNION ALL
 SELECT 'level', level, turn FROM turns WHERE level {among}
 """
-
-
-def _none() -> Program[Iterator[int]]:
-    yield from ()
-    return iter(())

@@ -29,6 +29,7 @@ from opscore.models import (
 )
 from opscore.storage.interface import DueItems, Storage
 from opscore.storage.sql import claiming, forgetting, leases, listing, reading, tallies
+from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.batcher import Batcher
 from opscore.storage.sql.driver import Driver
 
@@ -42,7 +43,8 @@ class SqlStorage(Storage):
     def __init__(self, driver: Driver, retention: Retention) -> None:
         self._driver = driver
         self._history = retention.agent_history
-        self._batcher = Batcher(driver)
+        self._arrivals = Arrivals()
+        self._batcher = Batcher(driver, self._arrivals)
 
     async def open(self) -> None:
         await self._driver.open()
@@ -82,7 +84,13 @@ class SqlStorage(Storage):
         for _ in range(_CLAIM_TRIES):
             claims = await self._driver.write(
                 lambda: claiming.claim(
-                    self._driver.dialect, owner, now, lease_until, limit, only_direct
+                    self._driver.dialect,
+                    self._arrivals,
+                    owner,
+                    now,
+                    lease_until,
+                    limit,
+                    only_direct,
                 )
             )
             if claims is not None:

@@ -148,6 +148,8 @@ class Engine:
             lambda facts, ctx: decisions.on_outcome(
                 facts, task.attempt, task.owner or "", via, outcome, ctx, probe
             ),
+            # Mostly nothing has changed since the claim; where it has, the write finds out.
+            TaskFacts(task, claim.session, claim.agent),
         )
 
     async def task_reported(self, task_id: str, report: TaskResult) -> Change | None:
@@ -236,10 +238,14 @@ class Engine:
         self,
         read: Callable[[], Awaitable[F | None]],
         decide: Callable[[F, Context], Change],
+        known: F | None = None,
     ) -> Change | None:
-        """Read, decide, write; on a version conflict read and decide again, with a limit."""
+        """Read, decide, write; on a version conflict read and decide again, with a limit.
+
+        With `known` facts the first reading is left out.
+        """
         for _ in range(_TRIES):
-            facts = await read()
+            facts, known = known or await read(), None
             if facts is None:
                 return None
             crash_point("decide.facts-read")

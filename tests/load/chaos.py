@@ -36,10 +36,14 @@ def main(arguments: list[str]) -> int:
         seconds=given.seconds,
         replicas=given.replicas or _REPLICAS[given.storage],
         folder=folder,
+        mode=given.mode,
         rate=given.rate,
         tempo=BRISK if given.seconds < _BRISK_BELOW else STEADY,
     )
-    replay = f"--storage {given.storage} --seconds {given.seconds:g} --seed {seed}"
+    replay = (
+        f"--storage {given.storage} --seconds {given.seconds:g} --seed {seed} "
+        f"--replicas {options.replicas} --mode {given.mode} --rate {given.rate:g}"
+    )
     print(f"make chaos ARGS='{replay}'; logs and record in {folder}", file=sys.stderr)
     run = ChaosRun(options)
     started = time.monotonic()
@@ -56,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, default=60, help="how long the blows go on")
     parser.add_argument("--seed", type=int, help="the plan of an earlier run")
     parser.add_argument("--replicas", type=int, help="1 on SQLite, 3 on PostgreSQL if unset")
+    parser.add_argument("--mode", choices=("agentkit", "auto", "direct"), default="agentkit")
     parser.add_argument("--rate", type=float, default=5, help="sessions started a second")
     parser.add_argument("--check", type=Path, help="look again at the record of an earlier run")
     return parser

@@ -18,6 +18,7 @@ from opscore.simulators.words import Style
 from tests.load.chaos_checker import HEARTBEAT
 from tests.load.chaos_client import Insistent
 from tests.load.chaos_processes import KEY
+from tests.load.chaos_record import Post, post_of
 from tests.load.chaos_workflows import CAPABILITIES
 
 # Those that name the task they speak of: of the others nobody can know what they meant.
@@ -34,6 +35,8 @@ class Agents:
     def __init__(self, seed: int, number: int, replicas: Sequence[str], agentkit: str) -> None:
         self.answers: Counter[str] = Counter()
         self.counted: list[str] = []
+        self.received: list[Post] = []
+        self._read = [0] * number
         self._draw = random.Random(f"{seed} agents")
         self._clients = [
             self._client(replicas, 0 if n % _CARELESS == 3 else _PATIENCE) for n in range(number)
@@ -70,6 +73,12 @@ class Agents:
     @property
     def ids(self) -> list[str]:
         return [agent.agent_id or "" for agent in self._agents]
+
+    def read_received(self) -> None:
+        for n, agent in enumerate(self._agents):
+            for entry in agent.received.after(self._read[n]):
+                self.received.append(post_of(entry.agent_id, entry.body))
+                self._read[n] = entry.n
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:

@@ -207,15 +207,15 @@ def attempts_rise(look: _Look) -> Iterator[str]:
 
 
 def each_message_is_stored(look: _Look) -> Iterator[str]:
-    for post in look.record.posts:
+    for post in (*look.record.posts, *look.record.received):
         task = look.tasks.get(post.task_id)
         if task is None:
-            yield f"AgentKit was sent the task {post.task_id}, which is not stored."
+            yield f"The task {post.task_id} was sent and is not stored."
         elif task["sessionId"] != post.session_id:
-            yield f"AgentKit was sent the task {post.task_id} with session {post.session_id}."
+            yield f"The task {post.task_id} was sent with the session {post.session_id}."
         elif look.attempts(post.task_id).get(post.attempt) != post.agent_id:
-            where = f"attempt {post.attempt} for the agent {post.agent_id}"
-            yield f"AgentKit was sent the task {post.task_id}, {where}, which is not stored."
+            which = f"attempt {post.attempt} of the task {post.task_id}"
+            yield f"For the agent {post.agent_id} {which} was sent, which is not stored."
 
 
 def each_attempt_is_sent_once(look: _Look) -> Iterator[str]:

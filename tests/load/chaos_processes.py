@@ -89,14 +89,17 @@ async def _is_ready(http: httpx.AsyncClient, url: str) -> bool:
         return False
 
 
-def replica(number: int, port: int, storage: str, agentkit: str, folder: Path) -> Process:
+def replica(
+    number: int, port: int, storage: str, mode: str, agentkit: str, folder: Path
+) -> Process:
     """Deadlines are short and nothing is forgotten, so that all of it can be looked at."""
     settings = {
         "OPSCORE_API_KEY": KEY,
         "OPSCORE_WEBHOOK_SECRET": SECRET,
         "OPSCORE_PORT": str(port),
         "OPSCORE_STORAGE_URL": storage,
-        "OPSCORE_DISPATCH_MODE": "agentkit",
+        "OPSCORE_DISPATCH_MODE": mode,
+        "OPSCORE_PROBE_INTERVAL": "5",
         "OPSCORE_RETENTION_SESSIONS": "10000000",
         "OPSCORE_RETENTION_EVENTS": "1000000000",
         "OPSCORE_ACCESS_LOG": "false",
@@ -112,6 +115,8 @@ def agentkit(port: int, webhook_url: str, fault_rate: float, seed: int, folder: 
         "--webhook-url": webhook_url,
         "--webhook-secret": SECRET,
         "--fault-rate": fault_rate,
+        # Time enough for a replica to die while it waits for the answer.
+        "--slow": 0.2,
         "--late": 4,
         "--seed": seed,
     }

@@ -16,7 +16,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A message as AgentKit received it."""
+    """A message as AgentKit or an agent received it."""
 
     agent_id: str
     message_type: str
@@ -25,13 +25,23 @@ class Post:
     attempt: int
 
 
+def post_of(agent_id: str | None, body: dict[str, Any]) -> Post:
+    return Post(
+        agent_id or "",
+        body["messageType"],
+        body["opscore_session_id"],
+        body["opscore_task_id"],
+        body["payload"]["attempt"],
+    )
+
+
 @dataclass
 class Record:
     """Sessions, tasks and events are as the HTTP API shows them after the end.
 
     `sent` are the keys of all triggers, `counted` the tasks whose results were told to count, once
     for each time, `cancelled` the sessions that were said to be cancelled. `answers` counts the
-    statuses that clients got.
+    statuses that clients got. `posts` is what AgentKit was sent, `received` what agents were.
     """
 
     sent: list[str] = field(default_factory=list)
@@ -40,6 +50,7 @@ class Record:
     counted: list[str] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
     posts: list[Post] = field(default_factory=list)
+    received: list[Post] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
     tasks: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -51,5 +62,6 @@ class Record:
 def load_record(file: Path) -> Record:
     values = json.loads(file.read_text(encoding="utf-8"))
     values["acks"] = [Ack(**ack) for ack in values["acks"]]
-    values["posts"] = [Post(**post) for post in values["posts"]]
+    for name in ("posts", "received"):
+        values[name] = [Post(**post) for post in values[name]]
     return Record(**values)

@@ -20,7 +20,7 @@ from tests.load.chaos_checker import ENDED
 from tests.load.chaos_load import API, Load
 from tests.load.chaos_plan import STEADY, Blow, Kind, Tempo, plan
 from tests.load.chaos_processes import Process, agentkit, replica, until_ready
-from tests.load.chaos_record import Post, Record
+from tests.load.chaos_record import Post, Record, post_of
 from tests.load.servers import free_port
 
 _OPEN = ("pending", "running", "waiting")
@@ -36,6 +36,7 @@ class Options:
     replicas: int
     folder: Path
     agents: int = 8
+    mode: str = "agentkit"
     rate: float = 5.0
     fault_rate: float = 0.2
     settle: float = 180.0
@@ -90,7 +91,9 @@ class ChaosRun:
         async with AsyncExitStack() as stack:
             storage = self._storage(stack)
             self._replicas = [
-                replica(number, port, storage, self._kit_url, self.options.folder)
+                replica(
+                    number, port, storage, self.options.mode, self._kit_url, self.options.folder
+                )
                 for number, port in enumerate(self._ports)
             ]
             for process in (self._kit, *self._replicas):
@@ -201,6 +204,7 @@ class ChaosRun:
             counted=self._agents.counted,
             answers=dict(self._load.answers + self._agents.answers),
             posts=self._posts,
+            received=self._agents.received,
             sessions=await self._pages("sessions"),
             tasks=await self._pages("tasks"),
             events=await self._pages("events"),
@@ -254,7 +258,8 @@ class ChaosRun:
             )
 
     async def _read_posts(self) -> None:
-        """The simulator keeps the newest only, so they are read while they come."""
+        """The simulators keep the newest only, so they are read while they come."""
+        self._agents.read_received()
         async with httpx.AsyncClient(trust_env=False, verify=False, timeout=30) as http:
             page = await http.get(
                 f"{self._kit_url}/simulator/received", params={"after": self._posts_seen}
@@ -264,17 +269,7 @@ class ChaosRun:
 
 
 def _posts(items: Sequence[dict[str, Any]]) -> list[Post]:
-    runs = (item for item in items if item["path"].endswith("/run"))
-    return [
-        Post(
-            item["agentId"],
-            item["body"]["messageType"],
-            item["body"]["opscore_session_id"],
-            item["body"]["opscore_task_id"],
-            item["body"]["payload"]["attempt"],
-        )
-        for item in runs
-    ]
+    return [post_of(item["agentId"], item["body"]) for item in items if "/run" in item["path"]]
 
 
 async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:

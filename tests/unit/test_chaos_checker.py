@@ -273,19 +273,19 @@ TAMPERED: dict[str, tuple[Callable[[Story], object], str]] = {
     ),
     "a message of no task": (
         lambda story: story.record.posts.append(Post("a1", "workflow_task", "s1", "t9", 1)),
-        "AgentKit was sent the task t9, which is not stored",
+        "The task t9 was sent and is not stored",
     ),
     "a message of another session": (
         lambda story: story.record.posts.append(Post("a1", "task_cancel", "s2", "s1-two", 1)),
-        "AgentKit was sent the task s1-two with session s2",
+        "The task s1-two was sent with the session s2",
     ),
     "a message of an attempt to come": (
         lambda story: story.record.posts.append(Post("a1", "workflow_task", "s1", "s1-two", 2)),
-        "AgentKit was sent the task s1-two, attempt 2 for the agent a1, which is not stored",
+        "For the agent a1 attempt 2 of the task s1-two was sent, which is not stored",
     ),
     "a message to another agent": (
-        lambda story: story.record.posts.append(Post("a2", "task_cancel", "s1", "s1-two", 1)),
-        "AgentKit was sent the task s1-two, attempt 1 for the agent a2",
+        lambda story: story.record.received.append(Post("a2", "task_cancel", "s1", "s1-two", 1)),
+        "For the agent a2 attempt 1 of the task s1-two was sent",
     ),
     "an attempt sent twice": (
         lambda story: story.record.posts.append(Post("a1", "workflow_task", "s1", "s1-two", 1)),

@@ -26,6 +26,9 @@ class ManualClock:
     def wall(self) -> datetime:
         return self._now + self.skew
 
+    def agree(self, ahead: timedelta, *, at_once: bool = False) -> None:
+        """Only whoever holds it moves it."""
+
     async def wait(self, event: asyncio.Event, until: datetime | None) -> None:
         if event.is_set() or (until is not None and until <= self._now):
             await asyncio.sleep(0)

@@ -4,16 +4,19 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from opscore import __version__
 from opscore.agentkit_client import AgentKitClient
 from opscore.clock import Clock, SystemClock
 from opscore.crash_points import crash_point
 from opscore.ids import new_id
 from opscore.lifecycle import Lifecycle, Limits
 from opscore.logging_config import LogPipeline, log_operation
+from opscore.models import Replica
 from opscore.settings import Settings
 from opscore.storage import Storage, open_storage
 from opscore.tracing import Tracer, open_exporter
@@ -22,6 +25,7 @@ from opscore.workflow.dispatcher import Courier, Dispatcher
 from opscore.workflow.engine import Engine
 from opscore.workflow.housekeeper import Housekeeper
 from opscore.workflow.journal import log_events
+from opscore.workflow.replicas import Presence
 from opscore.workflow.timekeeper import Timekeeper
 
 logger = logging.getLogger(__name__)
@@ -35,12 +39,14 @@ class Core:
     courier: Courier
     tracer: Tracer
     log: LogPipeline | None = None
+    replica_id: str = field(default_factory=new_id)
     engine: Engine = field(init=False)
     catalog: Catalog = field(init=False)
     lifecycle: Lifecycle = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     timekeeper: Timekeeper = field(init=False)
     housekeeper: Housekeeper = field(init=False)
+    presence: Presence = field(init=False)
     failure: str | None = None
     _side_tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -55,15 +61,17 @@ class Core:
             self.engine,
             self.courier,
             self.tracer,
-            owner=new_id(),
+            owner=self.replica_id,
             concurrency=settings.dispatch_concurrency,
             agentkit_timeout=settings.agentkit_timeout,
         )
         self.timekeeper = Timekeeper(self.engine)
-        self.housekeeper = Housekeeper(self.engine, settings.retention)
+        self.housekeeper = Housekeeper(self.engine, settings.retention, self.replica_id)
+        self.presence = Presence(self.storage, self.clock, self._replica())
 
     async def start(self) -> None:
         crash_point("start.storage-open")
+        await self.presence.join()
         if self.settings.workflows_dir is not None:
             with log_operation("load_workflow_templates"):
                 await self.catalog.load_folder(self.settings.workflows_dir)
@@ -72,6 +80,7 @@ class Core:
         self._spawn("leases", self.dispatcher.keep_leases)
         self._spawn("timekeeper", self.timekeeper.run)
         self._spawn("housekeeper", self.housekeeper.run)
+        self._spawn("heartbeat", self.presence.run)
         crash_point("start.running")
 
     async def drain(self) -> None:
@@ -86,6 +95,11 @@ class Core:
         for task in self._side_tasks:
             task.cancel()
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
+        await self.presence.leave()
+
+    def _replica(self) -> Replica:
+        now = self.clock.now()
+        return Replica(self.replica_id, socket.gethostname(), os.getpid(), __version__, now, now)
 
     def dropped_log_lines(self) -> int:
         return self.log.dropped if self.log else 0

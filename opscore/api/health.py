@@ -1,6 +1,7 @@
 """Health: is the process there, does it work, and what has it learned."""
 
-from datetime import datetime
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Response
 
@@ -9,7 +10,7 @@ from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep
 from opscore.api.views import View
 from opscore.exceptions import StorageError
-from opscore.models import Counts, DispatchMode
+from opscore.models import Counts, DispatchMode, Replica
 from opscore.workflow.forwarding import Forwards
 
 router = APIRouter(tags=["service"])
@@ -41,6 +42,17 @@ class ForwardsView(View):
     next_probe: datetime | None
 
 
+class ReplicaView(View):
+    """A process on the same storage. Leases name it by its id."""
+
+    id: str
+    host: str
+    version: str
+    started_at: datetime
+    heartbeat_age_seconds: float
+    is_this_one: bool
+
+
 class ReadyView(View):
     """`reasons` says in sentences why the service is not ready."""
 
@@ -58,6 +70,7 @@ class ReadyView(View):
     event_loop_lag_seconds: float
     worst_event_loop_lag_seconds: float
     dropped_log_lines: int
+    replicas: list[ReplicaView]
 
 
 @router.get("/health")
@@ -113,6 +126,25 @@ async def _counts(core: Core) -> Counts:
         return Counts()
 
 
+async def _replicas(core: Core) -> Sequence[Replica]:
+    try:
+        return await core.storage.replicas()
+    except StorageError:
+        return ()
+
+
+def _shown(replica: Replica, core: Core) -> ReplicaView:
+    age = max(timedelta(), core.clock.now() - replica.beat_at)
+    return ReplicaView(
+        id=replica.id,
+        host=replica.host,
+        version=replica.version,
+        started_at=replica.started_at,
+        heartbeat_age_seconds=round(age.total_seconds(), 1),
+        is_this_one=replica.id == core.replica_id,
+    )
+
+
 async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
     counts = await _counts(core)
     known = core.engine.forwarding
@@ -133,4 +165,5 @@ async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
         event_loop_lag_seconds=round(core.housekeeper.lag, 3),
         worst_event_loop_lag_seconds=round(core.housekeeper.worst_lag, 3),
         dropped_log_lines=core.dropped_log_lines(),
+        replicas=[_shown(one, core) for one in await _replicas(core)],
     )

@@ -41,6 +41,7 @@ from opscore.models.facts import (
 )
 from opscore.models.policy import DispatchMode, Policy, Retention
 from opscore.models.query import AgentFilter, EventFilter, Page, SessionFilter, TaskFilter
+from opscore.models.replica import Replica
 from opscore.models.report import (
     RESULT_LIMIT,
     Accepted,
@@ -93,6 +94,7 @@ __all__ = [
     "Policy",
     "Registration",
     "RegistrationFacts",
+    "Replica",
     "Retention",
     "RetryPolicy",
     "SessionFacts",

@@ -19,6 +19,7 @@ from opscore.models import (
     LaneFacts,
     Page,
     RegistrationFacts,
+    Replica,
     Retention,
     SessionFacts,
     SessionFilter,
@@ -237,4 +238,29 @@ class Storage(ABC):
 
         Nothing that is unfinished is ever forgotten, and of an unfinished session at least
         the newest 1,000 events are kept until the global bound of events is reached.
+        """
+
+    # --- replicas -----------------------------------------------------------------------
+
+    @abstractmethod
+    async def time(self) -> datetime | None:
+        """The time that everybody who shares this storage goes by; None if nobody shares it."""
+
+    @abstractmethod
+    async def beat(self, replica: Replica, forget_before: datetime) -> None:
+        """Note that the replica lives, and forget those that said so last before that time."""
+
+    @abstractmethod
+    async def leave(self, replica_id: str) -> None:
+        """Forget the replica, and free the duties that it holds."""
+
+    @abstractmethod
+    async def replicas(self) -> Sequence[Replica]:
+        """Those that are known, by id."""
+
+    @abstractmethod
+    async def take_duty(self, name: str, owner: str, now: datetime, until: datetime) -> bool:
+        """Whether the duty is the owner's until then.
+
+        It is if nobody else holds it beyond `now`; of two who ask at once one is refused.
         """

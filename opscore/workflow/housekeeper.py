@@ -9,6 +9,7 @@ from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.workflow.decisions import lose_silent_agent
 from opscore.workflow.engine import Engine
+from opscore.workflow.replicas import on_duty
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +23,12 @@ _BATCH = 100
 class Housekeeper:
     """`lag` is how late the event loop was at the last tick, `worst_lag` at the worst one."""
 
-    def __init__(self, engine: Engine, retention: Retention, tick: float = _TICK) -> None:
+    def __init__(
+        self, engine: Engine, retention: Retention, owner: str, tick: float = _TICK
+    ) -> None:
         self._engine = engine
         self._retention = retention
+        self._owner = owner
         self._tick_length = tick
         self.lag = 0.0
         self.worst_lag = 0.0
@@ -63,7 +67,8 @@ class Housekeeper:
         self._watch_the_clock()
         await self._engine.fail_stranded()
         await self._lose_silent()
-        await self._forget()
+        if await on_duty(self._engine.storage, self._engine.clock, "retention", self._owner):
+            await self._forget()
 
     async def _lose_silent(self) -> None:
         threshold = self._engine.policy.silence_threshold

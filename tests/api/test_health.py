@@ -1,10 +1,13 @@
+import socket
+
 import pytest
 
 from opscore import __version__
 from opscore.exceptions import StorageError
-from opscore.models import Retention
+from opscore.models import Replica, Retention
 from opscore.storage.memory import MemoryStorage
 from tests.api.service import Service, running
+from tests.builders import at
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready"])
@@ -32,6 +35,29 @@ async def test_readiness_says_what_there_is_and_what_was_learned(service: Servic
     assert body["agentkitForwards"] == {"state": "unknown", "since": None, "nextProbe": None}
     await service.report(state="active")
     assert (await service.json("/health/ready"))["agentkitForwards"]["state"] == "proved"
+
+
+async def test_readiness_lists_the_processes_on_the_storage(service: Service) -> None:
+    other = Replica("other", "host-2", 7, "0.9", at(-60), at(-42))
+    await service.core.storage.beat(other, forget_before=at(-100))
+    first, second = (await service.json("/health/ready"))["replicas"]
+    assert first | {"startedAt": None} == {
+        "id": service.core.replica_id,
+        "host": socket.gethostname(),
+        "version": __version__,
+        "startedAt": None,
+        "heartbeatAgeSeconds": 0.0,
+        "isThisOne": True,
+    }
+    assert (second["id"], second["heartbeatAgeSeconds"]) == ("other", 42.0)
+    assert not second["isThisOne"]
+
+
+async def test_a_replica_that_ends_is_listed_no_more() -> None:
+    storage = MemoryStorage(Retention())
+    async with running(storage=storage) as service:
+        assert [one.id for one in await storage.replicas()] == [service.core.replica_id]
+    assert await storage.replicas() == []
 
 
 async def test_F9_a_draining_service_is_alive_and_not_ready(service: Service) -> None:

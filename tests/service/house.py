@@ -112,7 +112,7 @@ class House:
             self.engine, courier, self.tracer, owner, concurrency, agentkit_timeout=30
         )
         self.timekeeper = Timekeeper(self.engine)
-        self.housekeeper = Housekeeper(self.engine, retention or Retention(), tick=0.001)
+        self.housekeeper = Housekeeper(self.engine, retention or Retention(), owner, tick=0.001)
         self._running: list[asyncio.Task[None]] = []
 
     # --- running --------------------------------------------------------------------------

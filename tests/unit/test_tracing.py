@@ -25,6 +25,9 @@ class ManualClock:
     def wall(self) -> datetime:
         return self.time
 
+    def agree(self, ahead: timedelta, *, at_once: bool = False) -> None:
+        self.time += ahead
+
     async def wait(self, event: asyncio.Event, until: datetime | None) -> None:
         await event.wait()
 

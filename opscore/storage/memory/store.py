@@ -36,22 +36,24 @@ from opscore.models import (
 )
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
-from opscore.storage.interface import EARLY_REPORT_AGE, DueItems, Storage
+from opscore.storage.interface import EARLY_REPORT_AGE, DueItems
 from opscore.storage.matching import agent_matches, contains
 from opscore.storage.memory.listing import newest_first
 from opscore.storage.memory.pruning import prune
 from opscore.storage.memory.records import Records
+from opscore.storage.memory.replicas import MemoryReplicas
 from opscore.storage.memory.timers import Kind
 
 _EARLY_REPORTS = 1000
 
 
-class MemoryStorage(Storage):
+class MemoryStorage(MemoryReplicas):
     """No method awaits while it holds the lock, so each is one step for every other."""
 
     durable = False
 
     def __init__(self, retention: Retention | None = None) -> None:
+        super().__init__()
         self._lock = threading.Lock()
         self._records = Records(retention or Retention())
         self._early: dict[str, tuple[datetime, StateReport]] = {}

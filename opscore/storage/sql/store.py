@@ -17,6 +17,7 @@ from opscore.models import (
     LaneFacts,
     Page,
     RegistrationFacts,
+    Replica,
     Retention,
     SessionFacts,
     SessionFilter,
@@ -28,7 +29,7 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.storage.interface import DueItems, Storage
-from opscore.storage.sql import claiming, forgetting, leases, listing, reading, tallies
+from opscore.storage.sql import claiming, forgetting, leases, listing, reading, replicas, tallies
 from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.batcher import Batcher
 from opscore.storage.sql.driver import Driver
@@ -178,3 +179,21 @@ class SqlStorage(Storage):
         return await self._driver.write(
             lambda: forgetting.prune(self._driver.dialect, retention, now), long=True
         )
+
+    # --- replicas -------------------------------------------------------------------------
+
+    async def time(self) -> datetime | None:
+        dialect = self._driver.dialect
+        return await self._driver.read(replicas.time(dialect)) if dialect.remote else None
+
+    async def beat(self, replica: Replica, forget_before: datetime) -> None:
+        await self._driver.write(lambda: replicas.beat(replica, forget_before), urgent=True)
+
+    async def leave(self, replica_id: str) -> None:
+        await self._driver.write(lambda: replicas.leave(replica_id))
+
+    async def replicas(self) -> Sequence[Replica]:
+        return await self._driver.read(replicas.replicas())
+
+    async def take_duty(self, name: str, owner: str, now: datetime, until: datetime) -> bool:
+        return await self._driver.write(lambda: replicas.take_duty(name, owner, now, until))

@@ -1,0 +1,89 @@
+"""A process among others on one storage: it shares their time, says that it lives, and leaves."""
+
+import asyncio
+import logging
+import time
+from dataclasses import replace
+from datetime import timedelta
+
+from opscore.clock import Clock
+from opscore.exceptions import StorageError
+from opscore.models import Replica
+from opscore.storage import Storage
+
+logger = logging.getLogger(__name__)
+
+BEAT = timedelta(seconds=5)
+_FORGOTTEN_AFTER = timedelta(minutes=10)
+_TERM = timedelta(seconds=30)
+_PATIENCE_AT_START = 30.0
+_PAUSE_AT_START = 0.5
+_ODD = timedelta(seconds=1)
+
+
+class Presence:
+    """Leases do not depend on it: what a silent replica holds is taken back when it runs out."""
+
+    def __init__(self, storage: Storage, clock: Clock, replica: Replica) -> None:
+        self._storage = storage
+        self._clock = clock
+        self._replica = replica
+
+    async def join(self) -> None:
+        """Take over the storage's time. Nothing that has a due time may run before."""
+        deadline = time.monotonic() + _PATIENCE_AT_START
+        while True:
+            try:
+                await share_time(self._storage, self._clock, at_once=True)
+                self._replica = replace(self._replica, started_at=self._clock.now())
+                await self._beat()
+            except StorageError as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.warning("Waiting for the storage: %s", error.detail)
+                await asyncio.sleep(_PAUSE_AT_START)
+            else:
+                return
+
+    async def run(self) -> None:
+        while True:
+            await self._clock.wait(asyncio.Event(), self._clock.now() + BEAT)
+            try:
+                await share_time(self._storage, self._clock)
+                await self._beat()
+            except StorageError as error:
+                logger.warning("This replica could not say that it lives: %s", error.detail)
+
+    async def leave(self) -> None:
+        try:
+            await self._storage.leave(self._replica.id)
+        except StorageError as error:
+            logger.warning("This replica is listed for some minutes more: %s", error.detail)
+
+    async def _beat(self) -> None:
+        now = self._clock.now()
+        self._replica = replace(self._replica, beat_at=now)
+        await self._storage.beat(self._replica, forget_before=now - _FORGOTTEN_AFTER)
+
+
+async def share_time(storage: Storage, clock: Clock, *, at_once: bool = False) -> None:
+    """Set the clock by the storage's, which all its replicas go by."""
+    asked = clock.now()
+    told = await storage.time()
+    if told is None:
+        return
+    # What was told was true somewhere between the question and the answer.
+    half_way = (clock.now() - asked) / 2
+    ahead = told - (asked + half_way)
+    if abs(ahead) <= half_way:
+        return
+    if abs(ahead) > _ODD:
+        seconds = ahead.total_seconds()
+        logger.warning("The storage's clock is %.1f s ahead of this one; it counts.", seconds)
+    clock.agree(ahead, at_once=at_once)
+
+
+async def on_duty(storage: Storage, clock: Clock, name: str, owner: str) -> bool:
+    """Whether the owner is the one replica that does this now; asking prolongs its term."""
+    now = clock.now()
+    return await storage.take_duty(name, owner, now, now + _TERM)

@@ -52,7 +52,7 @@ async def test_what_became_ready_first_goes_first(storage: Storage) -> None:
 
 @given(priorities=st.lists(st.integers(0, 9), min_size=1, max_size=25))
 @settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 async def test_the_order_of_one_lane_is_urgency_then_arrival(
     open_with: Opener, priorities: list[int]

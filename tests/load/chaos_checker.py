@@ -250,6 +250,11 @@ def no_answer_is_an_accident(look: _Look) -> Iterator[str]:
             yield f"{count} requests were answered with {status}."
 
 
+def no_replica_ends_by_itself(look: _Look) -> Iterator[str]:
+    for death in look.record.deaths:
+        yield f"A replica ended that nobody had killed: {death}."
+
+
 def _ids(session_ids: set[str] | list[str]) -> str:
     return ", ".join(sorted(session_ids))
 
@@ -270,4 +275,5 @@ RULES = (
     each_attempt_is_sent_once,
     the_log_is_in_order,
     no_answer_is_an_accident,
+    no_replica_ends_by_itself,
 )

@@ -42,6 +42,7 @@ class Record:
     `sent` are the keys of all triggers, `counted` the tasks whose results were told to count, once
     for each time, `cancelled` the sessions that were said to be cancelled. `answers` counts the
     statuses that clients got. `posts` is what AgentKit was sent, `received` what agents were.
+    `deaths` are replicas that ended without being killed.
     """
 
     sent: list[str] = field(default_factory=list)
@@ -49,6 +50,7 @@ class Record:
     cancelled: list[str] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
     answers: dict[str, int] = field(default_factory=dict)
+    deaths: list[str] = field(default_factory=list)
     posts: list[Post] = field(default_factory=list)
     received: list[Post] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)

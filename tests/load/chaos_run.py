@@ -72,6 +72,7 @@ class ChaosRun:
         self._replicas: list[Process] = []
         self._agents = Agents(options.seed, options.agents, self._urls, self._kit_url)
         self._load = Load(options.seed, self._urls, options.rate)
+        self._deaths: list[str] = []
         self._posts: list[Post] = []
         self._posts_seen = 0
 
@@ -158,6 +159,7 @@ class ChaosRun:
         process = self._replicas[blow.replica]
         struck = process.popen
         if blow.kind is Kind.KILL:
+            self._note_death(process)
             process.kill()
             process.start()
         else:
@@ -165,6 +167,11 @@ class ChaosRun:
             await asyncio.sleep(blow.lasts)
             # Nothing, if it was killed meanwhile.
             struck.send_signal(signal.SIGCONT)
+
+    def _note_death(self, process: Process) -> None:
+        status = process.popen.poll()
+        if status is not None:
+            self._deaths.append(f"{process.name}, status {status}\n{process.story()}\n")
 
     async def _strike_database(self, down: float) -> None:
         assert self._database is not None
@@ -178,6 +185,9 @@ class ChaosRun:
         """With everything up and AgentKit mended, all that was begun must come to its end."""
         started = time.monotonic()
         for url, process in zip(self._urls, self._replicas, strict=True):
+            self._note_death(process)
+            if not process.is_running:
+                process.start()
             await until_ready(url, process)
         async with httpx.AsyncClient(trust_env=False, verify=False) as http:
             await http.patch(f"{self._kit_url}/simulator/behaviour", json={"faultRate": 0})
@@ -203,6 +213,7 @@ class ChaosRun:
             cancelled=self._load.cancelled,
             counted=self._agents.counted,
             answers=dict(self._load.answers + self._agents.answers),
+            deaths=self._deaths,
             posts=self._posts,
             received=self._agents.received,
             sessions=await self._pages("sessions"),

@@ -299,6 +299,10 @@ TAMPERED: dict[str, tuple[Callable[[Story], object], str]] = {
         lambda story: story.record.events[-1].update(seq=3),
         "The numbers of the event log do not rise",
     ),
+    "a death of its own": (
+        lambda story: story.record.deaths.append("replica-1, status 1"),
+        "A replica ended that nobody had killed: replica-1, status 1",
+    ),
     "an error of the service": (
         lambda story: story.record.answers.update({"500": 2}),
         "2 requests were answered with 500",

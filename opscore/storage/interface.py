@@ -1,7 +1,7 @@
 """The storage contract. Its docstrings are the specification that every store is tested against."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -30,6 +30,7 @@ from opscore.models import (
     WorkflowRevision,
     WorkflowSession,
 )
+from opscore.storage.portable import BATCH, Portable
 
 EARLY_REPORT_AGE = timedelta(seconds=60)
 """How long a report waits for the registration of its agent."""
@@ -240,6 +241,10 @@ class Storage(ABC):
         the newest 1,000 events are kept until the global bound of events is reached.
         """
 
+    @abstractmethod
+    async def prunable(self, retention: Retention, now: datetime) -> dict[str, int]:
+        """What `prune` would forget until nothing is left to forget, by kind. Changes nothing."""
+
     # --- replicas -----------------------------------------------------------------------
 
     @abstractmethod
@@ -263,4 +268,22 @@ class Storage(ABC):
         """Whether the duty is the owner's until then.
 
         It is if nobody else holds it beyond `now`; of two who ask at once one is refused.
+        """
+
+    # --- moving -------------------------------------------------------------------------
+
+    @abstractmethod
+    def export(self, batch: int = BATCH) -> AsyncGenerator[Sequence[Portable], None]:
+        """Everything as it is at one moment, while others go on writing.
+
+        Each batch is of one kind, and the kinds come in the order of `Portable`. A database can
+        be exported without being opened; it stays as it is, and the schema must be today's.
+        """
+
+    @abstractmethod
+    async def load(self, batches: AsyncIterable[Sequence[Portable]]) -> None:
+        """Take in all that was exported elsewhere, or nothing of it if anything goes wrong.
+
+        From then on this storage answers and decides as the other one would have, the order of
+        claims included. Raises ConfigurationError unless it is empty.
         """

@@ -36,8 +36,16 @@ class FairTurns:
             self._sweep_at = max(_SWEEP_ABOVE, 2 * len(self._last))
         return turn
 
+    def took(self, workflow_id: str, turn: int) -> None:
+        """A task of the workflow has that turn already."""
+        self._last[workflow_id] = max(turn, self._last.get(workflow_id, 0))
+
     def served(self, turn: int) -> None:
         self._now = max(self._now, turn)
+
+    @property
+    def last_served(self) -> int:
+        return self._now
 
 
 def lanes_of(agent: Agent) -> tuple[str, ...]:

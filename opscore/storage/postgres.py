@@ -36,6 +36,9 @@ _LONGEST_PAUSE = 0.02
 _WAIT_AT_START = 30.0
 _PAUSE_AT_START = 0.5
 
+_BEGIN = "BEGIN"
+_BEGIN_READING = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+
 _SETTINGS = {
     "application_name": "opscore",
     "statement_timeout": f"{_STATEMENT_SECONDS:g}s",
@@ -107,7 +110,7 @@ class PostgresDriver(Driver):
 
     async def scan(self, program: Program[R]) -> R:
         async with self._link(self._links) as link:
-            await link.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            await link.execute(_BEGIN_READING)
             result = await _run(link, program)
             await link.execute("COMMIT")
             return result
@@ -134,7 +137,7 @@ class PostgresDriver(Driver):
         committing = False
         try:
             async with self._link(links) as link:
-                await link.execute("BEGIN")
+                await link.execute(_BEGIN)
                 crash_point("postgres.begun")
                 result, unsent = await _converse(link, program)
                 committing = True
@@ -151,6 +154,9 @@ class PostgresDriver(Driver):
     async def transaction(self, writing: bool) -> AsyncIterator[Run]:
         try:
             link = await self._connect()
+            await link.execute("SET statement_timeout = 0")
+            await link.execute("SET idle_in_transaction_session_timeout = 0")
+            await link.execute(_BEGIN if writing else _BEGIN_READING)
         except _BROKEN as error:
             raise _unavailable(error) from error
 
@@ -161,7 +167,6 @@ class PostgresDriver(Driver):
                 raise _unavailable(error) from error
 
         try:
-            await run(_begin(writing))
             await run(check_current(self.dialect))
             yield run
             await run(_commit())
@@ -213,12 +218,6 @@ class PostgresDriver(Driver):
             target_session_attrs="read-write",
         )
         return link
-
-
-def _begin(writing: bool) -> Program[None]:
-    for limit in ("statement_timeout", "idle_in_transaction_session_timeout"):
-        yield Execute(f"SET {limit} = 0")
-    yield Execute("BEGIN" if writing else "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 
 
 def _commit() -> Program[None]:

@@ -1,13 +1,17 @@
 """The event log in memory: one bounded list, and what is looked up often beside it."""
 
+import heapq
+from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 
 from opscore.models import Event, EventFilter, EventType, Page, Retention
 
 _SESSION_EVENTS = 1000
+_seq = attrgetter("seq")
 
 
 class EventLog:
@@ -29,6 +33,23 @@ class EventLog:
             self._append(_numbered(event, self._last_seq))
         if len(self._events) > self._bound * 1.1:
             del self._events[: len(self._events) - self._bound]
+
+    @property
+    def last_seq(self) -> int:
+        return self._last_seq
+
+    def all(self) -> list[Event]:
+        """Every event that anybody could still read, in order."""
+        kept = [self._events, *self._by_session.values(), *self._states.values()]
+        return [next(same) for _, same in groupby(heapq.merge(*kept, key=_seq), key=_seq)]
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Take in events as they are, their numbers included."""
+        for event in events:
+            self._append(event)
+
+    def restore_last_seq(self, seq: int) -> None:
+        self._last_seq = seq
 
     def _append(self, event: Event) -> None:
         self._events.append(event)
@@ -62,8 +83,8 @@ class EventLog:
         if where.session_id is not None:
             events: Sequence[Event] = self._by_session.get(where.session_id, ())
             return (event for event in events if event.seq > after)
-        first = self._events[0].seq if self._events else 0
-        return islice(self._events, max(0, after - first + 1), None)
+        # Those that were taken in from another storage need not follow each other closely.
+        return islice(self._events, bisect_right(self._events, after, key=_seq), None)
 
     def forget_session(self, session_id: str) -> None:
         self._by_session.pop(session_id, None)

@@ -6,7 +6,7 @@ waiting for busy agents cost it nothing, and ten thousand lanes little.
 """
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import takewhile
 
@@ -14,6 +14,7 @@ from opscore.models import Agent, Task, TaskStatus
 from opscore.storage.memory.lazy_heap import LazyHeap
 from opscore.storage.ordering import FairTurns, lanes_of, urgency
 
+Place = tuple[int, int]
 TaskEntry = tuple[int, int, str]
 FreeEntry = tuple[int, str]
 LevelKey = tuple[bool, int]
@@ -58,11 +59,17 @@ class Lanes:
         self._uses = 0
         self._arrivals = 0
 
-    def task_queued(self, task: Task) -> None:
+    def task_queued(self, task: Task, place: Place | None = None) -> None:
+        """The task takes the next place, or the one that it had elsewhere."""
         lane = self._lane(task.lane)
-        level = self._level(lane, task)
-        self._arrivals += 1
-        level.queue.push((level.turns.next(task.workflow_id), self._arrivals, task.id))
+        level = self._level(lane, task.lane, _level_key(task))
+        if place is None:
+            self._arrivals += 1
+            place = level.turns.next(task.workflow_id), self._arrivals
+        else:
+            level.turns.took(task.workflow_id, place[0])
+            self._arrivals = max(self._arrivals, place[1])
+        level.queue.push((*place, task.id))
         level.waiting += 1
         if len(lane.free):
             self._offer(task.lane, task.direct_next)
@@ -111,6 +118,36 @@ class Lanes:
         )
         before = takewhile(lambda entry: entry[2] != task.id, entries)
         return higher + sum(1 for _ in before)
+
+    # --- moving ---------------------------------------------------------------------------
+
+    def places(self) -> dict[str, Place]:
+        """The turns and arrivals of all queued tasks."""
+        found: dict[str, Place] = {}
+        for lane in self._lanes.values():
+            for level in lane.levels.values():
+                for turn, arrival, task_id in level.queue:
+                    found[task_id] = min((turn, arrival), found.get(task_id, (turn, arrival)))
+        return found
+
+    def served_turns(self) -> Iterator[tuple[str, LevelKey, int]]:
+        """The lanes and levels of which a task was served, with its turn."""
+        for key, lane in self._lanes.items():
+            for level_key, level in lane.levels.items():
+                if level.turns.last_served:
+                    yield key, level_key, level.turns.last_served
+
+    def last_used(self, agent_id: str) -> int:
+        return self._last_used.get(agent_id, 0)
+
+    def restore_use(self, agent_id: str, use: int) -> None:
+        """To be told before the agent itself is put."""
+        if use:
+            self._last_used[agent_id] = use
+            self._uses = max(self._uses, use)
+
+    def restore_turn(self, lane_key: str, level_key: LevelKey, turn: int) -> None:
+        self._level(self._lane(lane_key), lane_key, level_key).turns.served(turn)
 
     def take(self, limit: int, only_direct: bool, assign: Callable[[Task, str], None]) -> None:
         """Hand the most urgent ready tasks to free agents; `assign` stores each pair."""
@@ -203,8 +240,7 @@ class Lanes:
             lane = self._lanes[key] = Lane(lambda entry: self._is_free(key, entry))
         return lane
 
-    def _level(self, lane: Lane, task: Task) -> Level:
-        key, lane_key = _level_key(task), task.lane
+    def _level(self, lane: Lane, lane_key: str, key: LevelKey) -> Level:
         level = lane.levels.get(key)
         if level is None:
             level = lane.levels[key] = Level(lambda entry: self._is_queued(lane_key, key, entry))

@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import TypeVar
 
-from opscore.models import Task
+from opscore.models import SessionFilter, Task, TaskFilter, WorkflowSession
 from opscore.storage.cursors import time_place
+from opscore.storage.matching import contains
 
 T = TypeVar("T")
 Key = tuple[datetime, str]
@@ -39,3 +40,21 @@ def newest_first(tasks: Iterable[Task], cursor: str | None) -> list[Task]:
     end = None if cursor is None else time_place(cursor)
     before = (task for task in tasks if end is None or (task.created_at, task.id) < end)
     return sorted(before, key=lambda task: (task.created_at, task.id), reverse=True)
+
+
+def session_matches(where: SessionFilter, session: WorkflowSession) -> bool:
+    return (
+        (where.status is None or session.status is where.status)
+        and (where.workflow_id is None or session.workflow_id == where.workflow_id)
+        and (where.agent_id is None or session.agent_id == where.agent_id)
+        and contains(where.search, session.id, session.workflow_id, session.definition.name or "")
+    )
+
+
+def task_matches(where: TaskFilter, task: Task) -> bool:
+    return (
+        (where.status is None or task.status is where.status)
+        and (where.session_id is None or task.session_id == where.session_id)
+        and (where.agent_id is None or task.agent_id == where.agent_id)
+        and (where.workflow_id is None or task.workflow_id == where.workflow_id)
+    )

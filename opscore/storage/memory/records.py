@@ -3,7 +3,7 @@
 from bisect import bisect_left, insort
 from collections import Counter, deque
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 
 from opscore.models import (
     Agent,
@@ -19,10 +19,12 @@ from opscore.models import (
     slots,
 )
 from opscore.storage.memory.events import EventLog
-from opscore.storage.memory.lanes import Lanes
+from opscore.storage.memory.lanes import Lanes, Place
 from opscore.storage.memory.listing import NewestFirst
 from opscore.storage.memory.timers import Kind, Timers
 from opscore.storage.ordering import lanes_of
+
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Records:
@@ -130,7 +132,7 @@ class Records:
         before_due = before.due_at if before else None
         self._set_timer(Kind.SESSION, session.id, before_due, session.due_at)
 
-    def put_task(self, task: Task) -> None:
+    def put_task(self, task: Task, place: Place | None = None) -> None:
         before = self.tasks.get(task.id)
         self.tasks[task.id] = task
         if before is None:
@@ -140,7 +142,7 @@ class Records:
         self._count(before, task)
         self._count_waiting(before, task)
         self._move_slot(before, task)
-        self._move_in_queue(before, task)
+        self._move_in_queue(before, task, place)
         self._set_timer(Kind.TASK, task.id, before.due_at if before else None, task.due_at)
 
     def _count(self, before: Task | None, after: Task) -> None:
@@ -174,7 +176,7 @@ class Records:
             if agent_id is not None:
                 self._tell_lanes(agent_id)
 
-    def _move_in_queue(self, before: Task | None, after: Task) -> None:
+    def _move_in_queue(self, before: Task | None, after: Task, place: Place | None) -> None:
         was_queued = before is not None and before.status is TaskStatus.QUEUED
         is_queued = after.status is TaskStatus.QUEUED
         if before is not None and was_queued:
@@ -182,7 +184,7 @@ class Records:
                 return
             self.lanes.task_left(before)
         if is_queued:
-            self.lanes.task_queued(after)
+            self.lanes.task_queued(after, place)
 
     def _set_timer(
         self, kind: Kind, record_id: str, before: datetime | None, after: datetime | None
@@ -194,6 +196,14 @@ class Records:
         agent = self.agents.get(agent_id)
         if agent is not None:
             self.lanes.agent_changed(agent, self._free_agent(agent_id) is not None)
+
+    def order(self) -> None:
+        """Put in order of time what was put in another one."""
+        self.gone_agents = deque(sorted(self.gone_agents))
+        self.ended_sessions = deque(sorted(self.ended_sessions))
+        for agent_id, held in self._in_flight.items():
+            ids = sorted(held, key=lambda one: (self.tasks[one].dispatched_at or _EVER, one))
+            self._in_flight[agent_id] = dict.fromkeys(ids)
 
     # --- forgetting -----------------------------------------------------------------------
 

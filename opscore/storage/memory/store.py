@@ -1,12 +1,18 @@
 """Everything in dictionaries behind one lock."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
-from opscore.exceptions import IdempotencyKeyUsedError, VersionConflictError, WebhookReplayedError
+from opscore.exceptions import (
+    ConfigurationError,
+    IdempotencyKeyUsedError,
+    VersionConflictError,
+    WebhookReplayedError,
+)
 from opscore.models import (
     Agent,
     AgentFacts,
@@ -36,13 +42,16 @@ from opscore.models import (
 )
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
-from opscore.storage.interface import EARLY_REPORT_AGE, DueItems
-from opscore.storage.matching import agent_matches, contains
-from opscore.storage.memory.listing import newest_first
+from opscore.storage.interface import DueItems
+from opscore.storage.matching import agent_matches
+from opscore.storage.memory.contents import Contents, forget_expired
+from opscore.storage.memory.listing import newest_first, session_matches, task_matches
 from opscore.storage.memory.pruning import prune
 from opscore.storage.memory.records import Records
 from opscore.storage.memory.replicas import MemoryReplicas
 from opscore.storage.memory.timers import Kind
+from opscore.storage.memory.transfer import in_order, restore, shelves_of
+from opscore.storage.portable import BATCH, Portable
 
 _EARLY_REPORTS = 1000
 
@@ -55,7 +64,8 @@ class MemoryStorage(MemoryReplicas):
     def __init__(self, retention: Retention | None = None) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        self._records = Records(retention or Retention())
+        self._retention = retention or Retention()
+        self._records = Records(self._retention)
         self._early: dict[str, tuple[datetime, StateReport]] = {}
         self._receipts: dict[str, WebhookReceipt] = {}
         self._keys: dict[str, IdempotencyRecord] = {}
@@ -267,7 +277,7 @@ class MemoryStorage(MemoryReplicas):
             ids = self._records.sessions_by_age.before(cursor)
             sessions = (self._records.sessions[session_id] for session_id in ids)
             found: Iterator[WorkflowSession] = (
-                session for session in sessions if _session_matches(where, session)
+                session for session in sessions if session_matches(where, session)
             )
             if where.status is not None and cursor is None:
                 # So many there are; looking on after the last of them would be in vain.
@@ -277,7 +287,7 @@ class MemoryStorage(MemoryReplicas):
     async def tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> Page[Task]:
         with self._lock:
             tasks = self._newest_tasks(where, cursor)
-            found: Iterator[Task] = (task for task in tasks if _task_matches(where, task))
+            found: Iterator[Task] = (task for task in tasks if task_matches(where, task))
             if where.status is not None and cursor is None:
                 found = islice(found, self._records.statuses[where.status])
             return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
@@ -329,27 +339,44 @@ class MemoryStorage(MemoryReplicas):
     async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
         with self._lock:
             counts = prune(self._records, retention, now)
-            for kind, expired in self._expired(retention, now).items():
-                if expired:
-                    counts[kind] = expired
+            counts |= forget_expired(self._contents, now, retention.batch)
         return counts
 
-    def _expired(self, retention: Retention, now: datetime) -> dict[str, int]:
-        """Forget a batch of records that have expired, and count it by kind."""
-        keys = _expired(self._keys, now, retention.batch)
-        for key in keys:
-            del self._keys[key]
-        signatures = _expired(self._receipts, now, retention.batch)
-        for signature in signatures:
-            del self._receipts[signature]
-        early = [i for i, (at, _) in self._early.items() if at < now - EARLY_REPORT_AGE]
-        for agent_id in early:
-            del self._early[agent_id]
-        return {
-            "idempotencyKeys": len(keys),
-            "receipts": len(signatures),
-            "earlyReports": len(early),
-        }
+    async def prunable(self, retention: Retention, now: datetime) -> dict[str, int]:
+        """Tried out on a copy."""
+        twin = MemoryStorage(self._retention)
+        await twin.load(self.export())
+        total: Counter[str] = Counter()
+        while counts := await twin.prune(retention, now):
+            total.update(counts)
+        return dict(total)
+
+    # --- moving ---------------------------------------------------------------------------
+
+    async def export(self, batch: int = BATCH) -> AsyncGenerator[Sequence[Portable], None]:
+        with self._lock:
+            shelves = list(map(list, shelves_of(self._contents)))
+        for shelf in shelves:
+            for first in range(0, len(shelf), batch):
+                yield shelf[first : first + batch]
+
+    async def load(self, batches: AsyncIterable[Sequence[Portable]]) -> None:
+        contents = Contents(Records(self._retention))
+        async for batch in batches:
+            for record in batch:
+                restore(contents, record)
+        in_order(contents)
+        with self._lock:
+            if any(any(shelf) for shelf in list(shelves_of(self._contents))[1:]):
+                raise ConfigurationError(
+                    "The storage is not empty, and what is loaded would mix with what is there."
+                )
+            self._records, self._early = contents.records, contents.early
+            self._receipts, self._keys = contents.receipts, contents.keys
+
+    @property
+    def _contents(self) -> Contents:
+        return Contents(self._records, self._early, self._receipts, self._keys)
 
 
 _DUE_ORDER = (Kind.TASK, Kind.SESSION, Kind.AGENT)
@@ -360,33 +387,3 @@ def _check_rev(
 ) -> None:
     if given.rev != (stored.rev if stored else 0) + 1:
         raise VersionConflictError("The record was changed by someone else meanwhile.")
-
-
-def _expired(
-    records: dict[str, IdempotencyRecord] | dict[str, WebhookReceipt], now: datetime, limit: int
-) -> list[str]:
-    """The keys at the old end that have expired: records are kept in the order of their making."""
-    old: list[str] = []
-    for key, record in records.items():
-        if record.expires_at > now or len(old) == limit:
-            break
-        old.append(key)
-    return old
-
-
-def _session_matches(where: SessionFilter, session: WorkflowSession) -> bool:
-    return (
-        (where.status is None or session.status is where.status)
-        and (where.workflow_id is None or session.workflow_id == where.workflow_id)
-        and (where.agent_id is None or session.agent_id == where.agent_id)
-        and contains(where.search, session.id, session.workflow_id, session.definition.name or "")
-    )
-
-
-def _task_matches(where: TaskFilter, task: Task) -> bool:
-    return (
-        (where.status is None or task.status is where.status)
-        and (where.session_id is None or task.session_id == where.session_id)
-        and (where.agent_id is None or task.agent_id == where.agent_id)
-        and (where.workflow_id is None or task.workflow_id == where.workflow_id)
-    )

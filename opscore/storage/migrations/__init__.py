@@ -74,6 +74,17 @@ def check(known: dict[int, str]) -> None:
             )
 
 
+def check_current(dialect: Dialect) -> Program[None]:
+    """Refuse a database that is not at today's schema version."""
+    known = yield from applied(dialect)
+    check(known)
+    if len(known) < len(migrations()):
+        raise ConfigurationError(
+            f"OPSCORE_STORAGE_URL: the database has schema version {max(known, default=0)}, and "
+            f"this version of Ops-Core needs {len(migrations())}; run opscore storage migrate."
+        )
+
+
 def migrate(dialect: Dialect, now: datetime) -> Program[int]:
     """Bring the schema up to date, in one transaction; how many migrations that took."""
     yield Fetch(dialect.one_at_a_time)

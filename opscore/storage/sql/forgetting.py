@@ -18,8 +18,9 @@ SELECT id, definition FROM sessions WHERE ended_at IS NOT NULL AND (
         SELECT ended_at FROM sessions WHERE ended_at IS NOT NULL
         ORDER BY ended_at DESC LIMIT 1 OFFSET ?
     )
-) ORDER BY ended_at LIMIT ? {skip_locked}
+)
 """
+_OLD_SESSIONS_BATCH = f"{_OLD_SESSIONS} ORDER BY ended_at LIMIT ? {{skip_locked}}"
 
 _OLD_AGENTS = """
 SELECT id FROM agents WHERE gone_at IS NOT NULL AND in_flight = 0 AND (
@@ -30,18 +31,19 @@ SELECT id FROM agents WHERE gone_at IS NOT NULL AND in_flight = 0 AND (
 ) AND NOT EXISTS (
     SELECT 1 FROM tasks WHERE lane = 'agent:' || agents.id
     AND (status = 'queued' OR status = 'delayed')
-) ORDER BY gone_at LIMIT ? {skip_locked}
+)
 """
+_OLD_AGENTS_BATCH = f"{_OLD_AGENTS} ORDER BY gone_at LIMIT ? {{skip_locked}}"
 
 # Events of sessions go with their sessions; an agent's newest report is kept.
 _OLD_EVENTS = """
-SELECT seq, type FROM events AS old WHERE session_id IS NULL
+SELECT seq, type, agent_id FROM events AS old WHERE session_id IS NULL
 AND (seq <= (SELECT max(seq) FROM events) - ? OR at < ?)
 AND (type <> 'agent.state' OR seq < (
     SELECT max(seq) FROM events WHERE type = 'agent.state' AND agent_id = old.agent_id
 ))
-ORDER BY seq LIMIT ?
 """
+_OLD_EVENTS_BATCH = f"{_OLD_EVENTS} ORDER BY seq LIMIT ?"
 
 _UNUSED_DEFINITIONS = """
 DELETE FROM definitions WHERE hash {among}
@@ -55,31 +57,68 @@ def prune(dialect: Dialect, retention: Retention, now: datetime) -> Program[dict
     batch = retention.batch
     counts: dict[str, int] = {}
     tally: Tally = Counter()
-    sessions = yield Fetch(dialect.sql(_OLD_SESSIONS), (oldest, retention.ended_sessions, batch))
+    sessions = yield Fetch(
+        dialect.sql(_OLD_SESSIONS_BATCH), (oldest, retention.ended_sessions, batch)
+    )
     counts["sessions"] = len(sessions)
     if sessions:
         counts["tasks"] = yield from _forget_sessions(dialect, sessions, tally)
-    agents = yield Fetch(dialect.sql(_OLD_AGENTS), (oldest, retention.gone_agents, batch))
+    agents = yield Fetch(dialect.sql(_OLD_AGENTS_BATCH), (oldest, retention.gone_agents, batch))
     counts["agents"] = len(agents)
     if agents:
         yield from _forget_agents(dialect, [row[0] for row in agents], tally)
     event_age = micros(now - retention.event_age)
-    events = yield Fetch(_OLD_EVENTS, (retention.events, event_age, batch))
+    events = yield Fetch(_OLD_EVENTS_BATCH, (retention.events, event_age, batch))
     counts["history"] = sum(row[1] == EventType.AGENT_STATE for row in events)
     counts["events"] = len(events) - counts["history"]
     if events:
         yield Execute("DELETE FROM events WHERE seq = ?", [(row[0],) for row in events])
         crash_point("prune.events-gone")
         tally["events"] -= len(events)
-    after = now + timedelta(microseconds=1)
-    for kind, table, key, column, until in (
-        ("idempotencyKeys", "idempotency_keys", "key", "expires_at", after),
-        ("receipts", "webhook_receipts", "signature", "expires_at", after),
-        ("earlyReports", "early_reports", "agent_id", "received_at", now - EARLY_REPORT_AGE),
-    ):
+    for kind, table, key, column, until in _expiring(now):
         counts[kind] = yield from _forget_expired(table, key, column, until, batch)
     yield from write_events((), tally)
     return {kind: count for kind, count in counts.items() if count}
+
+
+def prunable(retention: Retention, now: datetime) -> Program[dict[str, int]]:
+    """What `prune` would forget, were it called until it forgets nothing more."""
+    oldest = micros(now - retention.ended_session_age)
+    sessions = (oldest, retention.ended_sessions)
+    agents = (oldest, retention.gone_agents)
+    events = (retention.events, micros(now - retention.event_age))
+    rows = yield Fetch(_PRUNABLE, (*sessions, *sessions, *agents, *events, *agents))
+    counts: dict[str, int] = {row[0]: row[1] for row in rows}
+    for kind, table, _, column, until in _expiring(now):
+        found = yield Fetch(f"SELECT count(*) FROM {table} WHERE {column} < ?", (micros(until),))
+        counts[kind] = found[0][0]
+    return {kind: count for kind, count in counts.items() if count}
+
+
+# Reports of an agent that is forgotten go with it.
+_PRUNABLE = f"""
+SELECT 'sessions' AS kind, count(*) FROM ({_OLD_SESSIONS}) AS one
+UNION ALL
+SELECT 'tasks', count(*) FROM tasks
+WHERE session_id IN (SELECT id FROM ({_OLD_SESSIONS}) AS two)
+UNION ALL
+SELECT 'agents', count(*) FROM ({_OLD_AGENTS}) AS three
+UNION ALL
+SELECT CASE WHEN type = 'agent.state' THEN 'history' ELSE 'events' END, count(*)
+FROM ({_OLD_EVENTS}) AS four
+WHERE type <> 'agent.state' OR agent_id NOT IN (SELECT id FROM ({_OLD_AGENTS}) AS five)
+GROUP BY 1
+"""
+
+
+def _expiring(now: datetime) -> Sequence[tuple[str, str, str, str, datetime]]:
+    """What expires: its kind, table and key, the column of its time, and the time."""
+    after = now + timedelta(microseconds=1)
+    return (
+        ("idempotencyKeys", "idempotency_keys", "key", "expires_at", after),
+        ("receipts", "webhook_receipts", "signature", "expires_at", after),
+        ("earlyReports", "early_reports", "agent_id", "received_at", now - EARLY_REPORT_AGE),
+    )
 
 
 def _forget_expired(table: str, key: str, column: str, until: datetime, limit: int) -> Program[int]:

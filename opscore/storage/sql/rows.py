@@ -59,7 +59,11 @@ def upsert(table: str, columns: tuple[str, ...]) -> str:
 
 def level_of(task: Task) -> str:
     """Tasks of one level differ in their turns only."""
-    return f"{task.lane}/{int(task.direct_next)}{task.priority}"
+    return level_text(task.lane, task.direct_next, task.priority)
+
+
+def level_text(lane: str, direct: bool, priority: int) -> str:
+    return f"{lane}/{int(direct)}{priority}"
 
 
 def lane_of(level: str) -> str:

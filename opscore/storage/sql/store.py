@@ -1,6 +1,6 @@
 """The SQL store: each method of the contract is one program."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from datetime import datetime
 
 from opscore.models import (
@@ -29,7 +29,17 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.storage.interface import DueItems, Storage
-from opscore.storage.sql import claiming, forgetting, leases, listing, reading, replicas, tallies
+from opscore.storage.portable import BATCH, Portable
+from opscore.storage.sql import (
+    claiming,
+    forgetting,
+    leases,
+    listing,
+    reading,
+    replicas,
+    tallies,
+    transfer,
+)
 from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.batcher import Batcher
 from opscore.storage.sql.driver import Driver
@@ -180,6 +190,10 @@ class SqlStorage(Storage):
             lambda: forgetting.prune(self._driver.dialect, retention, now), long=True
         )
 
+    async def prunable(self, retention: Retention, now: datetime) -> dict[str, int]:
+        async with self._driver.transaction(writing=False) as run:
+            return await run(forgetting.prunable(retention, now))
+
     # --- replicas -------------------------------------------------------------------------
 
     async def time(self) -> datetime | None:
@@ -197,3 +211,11 @@ class SqlStorage(Storage):
 
     async def take_duty(self, name: str, owner: str, now: datetime, until: datetime) -> bool:
         return await self._driver.write(lambda: replicas.take_duty(name, owner, now, until))
+
+    # --- moving ---------------------------------------------------------------------------
+
+    def export(self, batch: int = BATCH) -> AsyncGenerator[Sequence[Portable], None]:
+        return transfer.export(self._driver, batch)
+
+    async def load(self, batches: AsyncIterable[Sequence[Portable]]) -> None:
+        await transfer.load(self._driver, batches)

@@ -303,3 +303,26 @@ async def test_a_forgotten_agent_may_register_anew(storage: Storage) -> None:
     await put(storage, builders.agent("a1"))
     (task,) = await queue(storage, [1])
     assert [one.task.id for one in await claim(storage)] == [task.id]
+
+
+# --- foreseen ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("now", [0.0, 62.0, 101.0, WEEK + 4, 3 * WEEK])
+async def test_what_would_be_forgotten_is_what_is_forgotten(open_with: Opener, now: float) -> None:
+    retention = Retention(ended_sessions=6, gone_agents=2, batch=3)
+    storage = await open_with(retention)
+    for number in range(8):
+        await end(storage, number, moment=number)
+        await put(storage, gone(f"a{number}", number))
+        report = Event(EventType.AGENT_STATE, at(number), f"b{number % 2}")
+        await storage.apply(Change(events=(report, Event(EventType.AGENT_LOST, at(number), "b1"))))
+    record = IdempotencyRecord("k", "f", session_id(1), at(100))
+    await storage.apply(Change(receipt=WebhookReceipt("r", at(100)), idempotency=record))
+    await storage.keep_early_report(builders.report(agent_id="early"), at(1))
+    before = await storage.counts()
+    foreseen = await storage.prunable(retention, at(now))
+    assert await storage.counts() == before
+    assert await prune_all(storage, retention, now) == foreseen
+    assert foreseen["sessions"] >= 2
+    assert await storage.prunable(retention, at(now)) == {}

@@ -1,5 +1,6 @@
 """Everything that a storage in memory keeps; and what of it expires."""
 
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -33,6 +34,15 @@ def forget_expired(contents: Contents, now: datetime, limit: int) -> dict[str, i
         "earlyReports": len(early),
     }
     return {kind: count for kind, count in counts.items() if count}
+
+
+def count_expired(contents: Contents, now: datetime) -> dict[str, int]:
+    before = now - EARLY_REPORT_AGE
+    return {
+        "idempotencyKeys": len(_expired(contents.keys, now, sys.maxsize)),
+        "receipts": len(_expired(contents.receipts, now, sys.maxsize)),
+        "earlyReports": sum(at < before for at, _ in contents.early.values()),
+    }
 
 
 def _expired(

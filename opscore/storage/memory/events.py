@@ -1,9 +1,10 @@
 """The event log in memory: one bounded list, and what is looked up often beside it."""
 
 import heapq
+import sys
 from bisect import bisect_right
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby, islice
 from operator import attrgetter
@@ -94,15 +95,28 @@ class EventLog:
 
     def forget_before(self, moment: datetime, batch: int) -> int:
         """Drop the oldest events, at most a batch of them."""
-        old = 0
-        while old < min(batch, len(self._events)) and self._events[old].at < moment:
-            old += 1
+        old = self.older_than(moment, batch)
         del self._events[:old]
+        return old
+
+    def older_than(self, moment: datetime, limit: int = sys.maxsize) -> int:
+        """How many events at the old end are, counted up to the limit."""
+        old = 0
+        while old < min(limit, len(self._events)) and self._events[old].at < moment:
+            old += 1
         return old
 
     def forget_states_before(self, moment: datetime) -> int:
         """Drop the oldest state reports of every agent, but never an agent's newest one."""
         return sum(_drop_old(states, moment) for states in self._states.values())
+
+    def states_older_than(self, moment: datetime, without: Collection[str]) -> int:
+        """How many state reports are, but for each agent's newest and those of some agents."""
+        return sum(
+            _drop_old(states.copy(), moment)
+            for agent_id, states in self._states.items()
+            if agent_id not in without
+        )
 
 
 def _numbered(event: Event, seq: int) -> Event:

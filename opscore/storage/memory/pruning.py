@@ -1,5 +1,6 @@
 """Forgetting what has ended, a batch at a time."""
 
+import sys
 from collections import deque
 from datetime import datetime
 
@@ -21,6 +22,25 @@ def prune(records: Records, retention: Retention, now: datetime) -> dict[str, in
         counts["history"] = records.events.forget_states_before(now - retention.event_age)
     records.sweep()
     return {kind: count for kind, count in counts.items() if count}
+
+
+def prunable(records: Records, retention: Retention, now: datetime) -> dict[str, int]:
+    """What `prune` would forget, were it called until it forgets nothing more."""
+    oldest, everything = now - retention.ended_session_age, sys.maxsize
+    ended = _take(deque(records.ended_sessions), retention.ended_sessions, oldest, everything)
+    gone = _take(deque(records.gone_agents), retention.gone_agents, oldest, everything)
+    forgotten = {
+        agent_id
+        for since, agent_id in gone
+        if gone_since(records.agents.get(agent_id)) == since and not records.is_needed(agent_id)
+    }
+    return {
+        "sessions": len(ended),
+        "tasks": sum(len(records.session_tasks.get(session_id, ())) for _, session_id in ended),
+        "agents": len(forgotten),
+        "events": records.events.older_than(now - retention.event_age),
+        "history": records.events.states_older_than(now - retention.event_age, forgotten),
+    }
 
 
 def _prune_sessions(records: Records, retention: Retention, now: datetime) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """Everything in dictionaries behind one lock."""
 
 import threading
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -44,9 +43,9 @@ from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
 from opscore.storage.interface import DueItems
 from opscore.storage.matching import agent_matches
-from opscore.storage.memory.contents import Contents, forget_expired
+from opscore.storage.memory.contents import Contents, count_expired, forget_expired
 from opscore.storage.memory.listing import newest_first, session_matches, task_matches
-from opscore.storage.memory.pruning import prune
+from opscore.storage.memory.pruning import prunable, prune
 from opscore.storage.memory.records import Records
 from opscore.storage.memory.replicas import MemoryReplicas
 from opscore.storage.memory.timers import Kind
@@ -343,13 +342,9 @@ class MemoryStorage(MemoryReplicas):
         return counts
 
     async def prunable(self, retention: Retention, now: datetime) -> dict[str, int]:
-        """Tried out on a copy."""
-        twin = MemoryStorage(self._retention)
-        await twin.load(self.export())
-        total: Counter[str] = Counter()
-        while counts := await twin.prune(retention, now):
-            total.update(counts)
-        return dict(total)
+        with self._lock:
+            counts = prunable(self._records, retention, now) | count_expired(self._contents, now)
+        return {kind: count for kind, count in counts.items() if count}
 
     # --- moving ---------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ ONE_STEP = {"taskId": "one", "timeout": 1, "retry": {"maxRetries": 0}}
 ENDLESS = {"id": "endless", "timeout": 2, "tasks": [ONE_STEP]}
 FOR_NOBODY = {"id": "for-nobody", "timeout": 2, "tasks": [ONE_STEP]}
 OPEN = ("pending", "running", "waiting")
-_PAUSE = 0.02
+_PAUSE = 0.04
 _PAGE = 200
 _FAILS_EVERY = 10
 

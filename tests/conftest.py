@@ -20,9 +20,20 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "storage_kind" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("storages")
-        wanted = marker.args if marker else KINDS
-        chosen = metafunc.config.getoption("--storages").split(",")
-        metafunc.parametrize("storage_kind", [kind for kind in wanted if kind in chosen])
+        metafunc.parametrize("storage_kind", marker.args if marker else KINDS)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = config.getoption("--storages").split(",")
+    others = [item for item in items if _kind(item) not in (None, *chosen)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+
+
+def _kind(item: pytest.Item) -> str | None:
+    called_with = getattr(item, "callspec", None)
+    return called_with.params.get("storage_kind") if called_with else None
 
 
 @pytest.fixture

@@ -13,14 +13,13 @@ from pydantic import SecretStr
 
 from opscore.api.application import create_app
 from opscore.api.core import Core
-from opscore.clock import Clock
 from opscore.logging_config import LogPipeline
 from opscore.settings import Settings
 from opscore.signature import sign
-from opscore.storage import Storage
-from opscore.workflow.dispatcher import Courier
 from tests.api.openapi import OpenApi
 from tests.fakes import FakeCourier, ManualClock, settle
+from tests.moody import Moody
+from tests.storages import Opener
 
 KEY = "the-key-of-these-tests-5e1f"
 SECRET = "whsec_test_0123456789abcdef"
@@ -38,6 +37,7 @@ class Service:
 
     app: FastAPI
     client: httpx.AsyncClient
+    storage: Moody
     clock: ManualClock
     courier: FakeCourier
 
@@ -146,20 +146,20 @@ def announcement(event: str = "REGISTER", **details: Any) -> bytes:
 
 @asynccontextmanager
 async def running(
+    open_empty: Opener,
     *,
-    storage: Storage | None = None,
-    courier: Courier | None = None,
-    clock: Clock | None = None,
     log: LogPipeline | None = None,
     **settings: Any,
 ) -> AsyncIterator[Service]:
     given = {"api_key": KEY, "webhook_secret": SECRET, "drain_timeout": 0.2, **settings}
+    wanted = Settings(_env_file=None, **given)
+    storage = Moody(await open_empty(wanted.retention))
     manual, fake = ManualClock(), FakeCourier()
     app = create_app(
-        Settings(_env_file=None, **given),
-        storage=storage,
-        courier=courier or fake,
-        clock=clock or manual,
+        wanted,
+        storage=storage.storage,
+        courier=fake,
+        clock=manual,
         log=log,
     )
     transport = httpx.ASGITransport(app)
@@ -169,7 +169,7 @@ async def running(
             transport=transport, base_url="http://testserver", headers=AUTH
         ) as client,
     ):
-        yield Service(app, client, manual, fake)
+        yield Service(app, client, storage, manual, fake)
 
 
 @cache

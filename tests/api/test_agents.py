@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.service import Service, check_problem, running
+from tests.api.conftest import Runner
+from tests.api.service import Service, check_problem
 
 NAMES = {
     "agentId",
@@ -92,8 +93,8 @@ async def test_F90_endpoints_that_must_not_be_called_are_422(
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:1/", "http://10.0.0.1/", "http://[::1]/"])
-async def test_F90_private_networks_are_a_setting(endpoint: str) -> None:
-    async with running(allow_private_endpoints=False) as service:
+async def test_F90_private_networks_are_a_setting(run: Runner, endpoint: str) -> None:
+    async with run(allow_private_endpoints=False) as service:
         answer = await service.post("agents", {"agentName": "one", "contactEndpoint": endpoint})
         check_problem(answer, 422, "forbidden_endpoint")
 

@@ -3,10 +3,9 @@ import socket
 import pytest
 
 from opscore import __version__
-from opscore.exceptions import StorageError
-from opscore.models import Replica, Retention
-from opscore.storage.memory import MemoryStorage
-from tests.api.service import Service, running
+from opscore.models import Replica
+from tests.api.conftest import Runner
+from tests.api.service import Service
 from tests.builders import at
 
 
@@ -16,6 +15,7 @@ async def test_health_needs_no_key(service: Service, path: str) -> None:
     assert answer.status_code == 200
 
 
+@pytest.mark.storages("memory")
 async def test_F22_health_says_that_memory_forgets(service: Service) -> None:
     body = await service.json("/health")
     assert (body["status"], body["version"]) == ("ok", __version__)
@@ -53,9 +53,10 @@ async def test_readiness_lists_the_processes_on_the_storage(service: Service) ->
     assert not second["isThisOne"]
 
 
-async def test_a_replica_that_ends_is_listed_no_more() -> None:
-    storage = MemoryStorage(Retention())
-    async with running(storage=storage) as service:
+@pytest.mark.storages("memory")  # the others are closed when the service has ended
+async def test_a_replica_that_ends_is_listed_no_more(run: Runner) -> None:
+    async with run() as service:
+        storage = service.core.storage
         assert [one.id for one in await storage.replicas()] == [service.core.replica_id]
     assert await storage.replicas() == []
 
@@ -68,13 +69,8 @@ async def test_F9_a_draining_service_is_alive_and_not_ready(service: Service) ->
     assert (await service.get("/health/live")).status_code == 200
 
 
-class Away(MemoryStorage):
-    async def ping(self) -> None:
-        raise StorageError("The storage does not answer; try again shortly.")
-
-
-async def test_a_storage_that_is_away_makes_it_not_ready() -> None:
-    async with running(storage=Away(Retention())) as service:
-        ready = await service.get("/health/ready")
-        assert (ready.status_code, len(ready.json()["reasons"])) == (503, 1)
-        assert (await service.get("/health")).status_code == 200
+async def test_a_storage_that_is_away_makes_it_not_ready(service: Service) -> None:
+    service.storage.away = True
+    ready = await service.get("/health/ready")
+    assert (ready.status_code, len(ready.json()["reasons"])) == (503, 1)
+    assert (await service.get("/health")).status_code == 200

@@ -9,6 +9,9 @@ import pytest
 from tests.api.service import API, AUTH, Service, announcement, check_problem
 from tests.unit.asgi import call, scope
 
+# What is refused before it comes to any storage is the same on all of them.
+pytestmark = pytest.mark.storages("memory")
+
 CANARY = "canary-5f1e"
 TASK = "00000000-0000-7000-8000-000000000000"
 

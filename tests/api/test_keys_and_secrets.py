@@ -10,7 +10,11 @@ from opscore.exceptions import ConfigurationError
 from opscore.logging_config import configure_logging
 from opscore.models import Failure, FailureCode
 from opscore.settings import Settings
-from tests.api.service import AUTH, KEY, SECRET, Service, check_problem, contract, running
+from tests.api.conftest import Runner
+from tests.api.service import AUTH, KEY, SECRET, Service, check_problem, contract
+
+# Keys and secrets never come near a storage.
+pytestmark = pytest.mark.storages("memory")
 
 SECURED = [
     (method, path.replace("{", "").replace("}", ""))
@@ -132,7 +136,9 @@ async def _use(service: Service) -> list[str]:
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
-async def test_F92_no_secret_in_answers_or_logs(tmp_path: Path, log_format: str) -> None:
+async def test_F92_no_secret_in_answers_or_logs(
+    run: Runner, tmp_path: Path, log_format: str
+) -> None:
     given: dict[str, Any] = {
         "agentkit_api_key": PASSWORD,
         "log_level": "DEBUG",
@@ -143,7 +149,7 @@ async def test_F92_no_secret_in_answers_or_logs(tmp_path: Path, log_format: str)
     with (tmp_path / "stderr").open("wb") as stderr:
         log = configure_logging(settings, descriptor=stderr.fileno())
         try:
-            async with running(log=log, **given) as service:
+            async with run(log=log, **given) as service:
                 seen = await _use(service)
         finally:
             log.close()
@@ -160,12 +166,12 @@ async def test_F92_settings_show_no_secret() -> None:
     assert SECRET not in repr(settings)
 
 
-async def test_F91_one_request_is_one_line_in_the_log(tmp_path: Path) -> None:
+async def test_F91_one_request_is_one_line_in_the_log(run: Runner, tmp_path: Path) -> None:
     settings = Settings(**{**BOTH, "log_file": tmp_path / "log"})
     with (tmp_path / "stderr").open("wb") as stderr:
         log = configure_logging(settings, descriptor=stderr.fileno())
         try:
-            async with running(log=log) as service:
+            async with run(log=log) as service:
                 for path in ("agent/x%0D%0Aforged", "agent/%1B[31mred", "agent/%E2%80%A8x"):
                     await service.call("GET", path, headers=AUTH)
         finally:

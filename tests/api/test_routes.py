@@ -7,6 +7,9 @@ import pytest
 from opscore.api.error_page import answered_errors
 from tests.api.service import Service, check_problem, contract
 
+# Routes and pages are there whatever the storage.
+pytestmark = pytest.mark.storages("memory")
+
 
 @pytest.mark.parametrize(
     "path",

@@ -3,9 +3,8 @@ from typing import Any
 
 import pytest
 
-from opscore.models import Change, Retention
-from opscore.storage.memory import MemoryStorage
-from tests.api.service import Service, check_problem, running
+from tests.api.conftest import Runner
+from tests.api.service import Service, check_problem
 from tests.fakes import settle
 
 TRIGGER: dict[str, Any] = {"workflowDefinition": {"id": "flow", "tasks": [{"taskId": "one"}]}}
@@ -185,8 +184,8 @@ async def test_an_unknown_session_is_404(service: Service, method: str, path: st
 # --- the queue's limit ------------------------------------------------------------------------
 
 
-async def test_F18_a_full_queue_is_503_and_reports_are_served_all_the_same() -> None:
-    async with running(queue_limit=1) as service:
+async def test_F18_a_full_queue_is_503_and_reports_are_served_all_the_same(run: Runner) -> None:
+    async with run(queue_limit=1) as service:
         await service.register()
         await service.trigger()
         await service.trigger()
@@ -200,8 +199,8 @@ async def test_F18_a_full_queue_is_503_and_reports_are_served_all_the_same() -> 
         assert (await service.webhook()).status_code == 200
 
 
-async def test_F9_a_draining_service_takes_no_triggers_but_reports() -> None:
-    async with running() as service:
+async def test_F9_a_draining_service_takes_no_triggers_but_reports(run: Runner) -> None:
+    async with run() as service:
         await service.register()
         await service.core.drain()
         answer = await service.post("agent/a1/workflow", TRIGGER)
@@ -233,37 +232,22 @@ async def test_F99_the_same_key_with_another_body_is_422(service: Service) -> No
         check_problem(answer, 422, "idempotency_mismatch")
 
 
-class Slow(MemoryStorage):
-    """Writes sessions only once it is let go on."""
+async def test_F99_the_same_key_in_parallel_is_409(service: Service) -> None:
+    await service.register()
+    service.storage.slow = {"apply"}
 
-    def __init__(self) -> None:
-        super().__init__(Retention())
-        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+    def send() -> "asyncio.Task[Any]":
+        call = service.post("agent/a1/workflow", TRIGGER, Idempotency_Key="k-1")
+        return asyncio.create_task(call)
 
-    async def apply(self, change: Change) -> None:
-        if change.idempotency is not None:
-            self.reached.set()
-            await self.go_on.wait()
-        await super().apply(change)
-
-
-async def test_F99_the_same_key_in_parallel_is_409() -> None:
-    storage = Slow()
-    async with running(storage=storage) as service:
-        await service.register()
-
-        def send() -> "asyncio.Task[Any]":
-            call = service.post("agent/a1/workflow", TRIGGER, Idempotency_Key="k-1")
-            return asyncio.create_task(call)
-
-        first = send()
-        await storage.reached.wait()
-        second = await send()
-        check_problem(second, 409, "idempotency_in_progress")
-        assert second.headers["retry-after"] == "1"
-        storage.go_on.set()
-        assert (await first).status_code == 202
-        assert (await send()).json() == first.result().json()
+    first = send()
+    await settle()
+    second = await send()
+    check_problem(second, 409, "idempotency_in_progress")
+    assert second.headers["retry-after"] == "1"
+    service.storage.gate.set()
+    assert (await first).status_code == 202
+    assert (await send()).json() == first.result().json()
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "with space", "é"])

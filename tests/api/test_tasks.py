@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from opscore.models import Answered, Failure, FailureCode
-from tests.api.service import Service, check_problem, running
+from tests.api.conftest import Runner
+from tests.api.service import Service, check_problem
 from tests.fakes import settle
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
@@ -77,8 +78,8 @@ async def test_why_agent_on_hold(service: Service, state: str) -> None:
     assert found["candidates"][0]["unblockedBy"].startswith("it reports idle")
 
 
-async def test_why_an_agent_that_never_reported_can_be_on_hold() -> None:
-    async with running(assume_available=False) as service:
+async def test_why_an_agent_that_never_reported_can_be_on_hold(run: Runner) -> None:
+    async with run(assume_available=False) as service:
         await service.register()
         found = await why(service, await waiting(service))
         assert found["reason"]["code"] == "agent_on_hold"
@@ -93,8 +94,8 @@ async def test_why_agent_draining(service: Service) -> None:
     assert (await why(service, await waiting(service)))["reason"]["code"] == "agent_draining"
 
 
-async def test_why_agent_lost() -> None:
-    async with running(silence_threshold=10) as service:
+async def test_why_agent_lost(run: Runner) -> None:
+    async with run(silence_threshold=10) as service:
         await service.register()
         service.clock.advance(11)
         await service.core.housekeeper.round()
@@ -136,8 +137,8 @@ async def test_why_no_available_agent(service: Service) -> None:
     assert len(found["unblockedBy"]) == 2
 
 
-async def test_why_breaker_open() -> None:
-    async with running(dispatch_mode="agentkit") as service:
+async def test_why_breaker_open(run: Runner) -> None:
+    async with run(dispatch_mode="agentkit") as service:
         service.courier.through_agentkit = REFUSED
         await service.register()
         await service.register("a2")
@@ -149,8 +150,8 @@ async def test_why_breaker_open() -> None:
         assert (await service.json("/health/ready"))["agentkitBreakerOpenUntil"] is not None
 
 
-async def test_why_dispatch_limit() -> None:
-    async with running(dispatch_concurrency=1) as service:
+async def test_why_dispatch_limit(run: Runner) -> None:
+    async with run(dispatch_concurrency=1) as service:
         service.courier.hold = True
         await service.register()
         await service.register("a2")

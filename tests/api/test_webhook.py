@@ -6,7 +6,8 @@ import orjson
 import pytest
 
 from opscore.signature import sign
-from tests.api.service import KEY, SECRET, Service, announcement, check_problem, running
+from tests.api.conftest import Runner
+from tests.api.service import KEY, SECRET, Service, announcement, check_problem
 
 BODY = announcement()
 OTHER = "whsec_another_0123456789abcdef"
@@ -183,22 +184,22 @@ async def test_F59_an_old_registration_replayed_does_not_bring_the_agent_back(
     assert await agents(service) == []
 
 
-async def test_F60_without_a_secret_every_webhook_is_refused() -> None:
-    async with running(webhook_secret="") as service:
+async def test_F60_without_a_secret_every_webhook_is_refused(run: Runner) -> None:
+    async with run(webhook_secret="") as service:
         problem = check_problem(await service.webhook(secret="x"), 401)
         assert "OPSCORE_WEBHOOK_SECRET" in problem["detail"]
         check_problem(await service.webhook(secret=""), 401)
 
 
-async def test_F60_unsigned_webhooks_only_when_they_are_allowed() -> None:
-    async with running(webhook_secret="", allow_unsigned_webhooks=True) as service:
+async def test_F60_unsigned_webhooks_only_when_they_are_allowed(run: Runner) -> None:
+    async with run(webhook_secret="", allow_unsigned_webhooks=True) as service:
         assert (await service.notify(BODY)).status_code == 200
-    async with running(allow_unsigned_webhooks=True) as service:
+    async with run(allow_unsigned_webhooks=True) as service:
         check_problem(await service.notify(BODY), 401)
 
 
-async def test_F61_two_secrets_live_while_one_replaces_the_other() -> None:
-    async with running(webhook_secret=f"{SECRET}, {OTHER}") as service:
+async def test_F61_two_secrets_live_while_one_replaces_the_other(run: Runner) -> None:
+    async with run(webhook_secret=f"{SECRET}, {OTHER}") as service:
         for secret in (SECRET, OTHER):
             assert (await service.webhook(secret=secret)).status_code == 200
             service.clock.advance(1)

@@ -3,7 +3,8 @@ from typing import Any
 
 import pytest
 
-from tests.api.service import Service, check_problem, running
+from tests.api.conftest import Runner
+from tests.api.service import Service, check_problem
 from tests.fakes import settle
 
 DEFINITION: dict[str, Any] = {"id": "brief", "tasks": [{"taskId": "one"}, {"taskId": "two"}]}
@@ -215,7 +216,7 @@ async def test_F89_100_000_tasks_are_too_many(service: Service) -> None:
     check_problem(answer, answer.status_code)
 
 
-async def test_the_templates_of_the_folder_are_there_at_start(tmp_path: Path) -> None:
+async def test_the_templates_of_the_folder_are_there_at_start(run: Runner, tmp_path: Path) -> None:
     (tmp_path / "brief.yaml").write_bytes(YAML)
-    async with running(workflows_dir=tmp_path) as service:
+    async with run(workflows_dir=tmp_path) as service:
         assert (await service.json("workflow/brief"))["version"] == "1.10"

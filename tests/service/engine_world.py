@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -23,6 +24,7 @@ from opscore.models import (
     FallbackResult,
     FallbackTask,
     Policy,
+    Retention,
     RetryPolicy,
     SessionFilter,
     SessionStatus,
@@ -32,7 +34,6 @@ from opscore.models import (
     WorkflowDefinition,
     WorkflowSession,
 )
-from opscore.storage.memory import MemoryStorage
 from opscore.workflow.catalog import Catalog
 from opscore.workflow.engine import Engine
 from opscore.workflow.forwarding import route
@@ -40,6 +41,7 @@ from opscore.workflow.timekeeper import Timekeeper
 from tests.builders import definition, step
 from tests.contract.shelf import session_id
 from tests.fakes import ManualClock
+from tests.storages import opener
 
 T = TypeVar("T")
 
@@ -132,10 +134,11 @@ SESSION_ENDS = frozenset(
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self.runner = asyncio.Runner()
         self.clock = ManualClock()
-        self.storage = MemoryStorage()
+        self._exits = ExitStack()
+        self.storage = self.do(self._exits.enter_context(opener(kind))(Retention()))
         policy = Policy(run_timeout=timedelta(seconds=90), active_hold=timedelta(seconds=30))
         self.engine = Engine(self.storage, self.clock, policy)
         self.catalog = Catalog(self.engine)
@@ -154,6 +157,8 @@ class World:
         return self.runner.run(work)
 
     def close(self) -> None:
+        self.do(self.storage.close())
+        self._exits.close()
         self.runner.close()
 
     # --- looking --------------------------------------------------------------------------

@@ -414,10 +414,13 @@ async def test_an_agent_that_cannot_be_looked_up_is_not_told(
     await house.register()
     session = await house.trigger()
     await courier.answer()
+
+    def go_away(_: Change) -> None:
+        storage.away = True
+
+    house.engine.subscribe(go_away)
     await house.lifecycle.cancel_session(session.id, "not needed")
-    storage.away = True
     await settle(50)
-    storage.away = False
     assert courier.cancelled == []
     assert "An agent could not be told to stop" in caplog.text
 

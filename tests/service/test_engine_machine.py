@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from opscore.exceptions import AgentNotFoundError, ConflictError, IdempotencyMismatchError
 from opscore.lifecycle import Trigger
@@ -68,9 +75,11 @@ outcomes: st.SearchStrategy[Outcome] = st.one_of(
 
 
 class EngineMachine(RuleBasedStateMachine):
+    kind = "memory"
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(self.kind)
         self.reports: list[StateReport] = []
         self.keys: dict[str, tuple[Trigger, str]] = {}
 
@@ -342,13 +351,22 @@ class EngineMachine(RuleBasedStateMachine):
         return self.world.do(self.world.lifecycle.get_task(task_id))
 
 
-TestEngineMachine = EngineMachine.TestCase
-TestEngineMachine.settings = settings(
-    max_examples=100 if os.environ.get("CI") else 200,
-    stateful_step_count=40,
-    deadline=None,
-    # New paths each time; the blob that is printed brings a failure back.
-    derandomize=False,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+# How often it is played; where nothing waits for a disk or a socket, it costs least.
+EXAMPLES = {"memory": 100 if os.environ.get("CI") else 200, "sqlite": 25, "postgres": 10}
+
+
+def test_everything_holds_whatever_happens_in_whatever_order(storage_kind: str) -> None:
+    class Machine(EngineMachine):
+        kind = storage_kind
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES[storage_kind],
+            stateful_step_count=40,
+            deadline=None,
+            # New paths each time; the steps of a failure are printed.
+            derandomize=False,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )

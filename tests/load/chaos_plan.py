@@ -18,12 +18,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Blow:
-    """`at` and `lasts` are seconds."""
+    """`after` is the time since the last blow of its kind was over; both are in seconds.
 
-    at: float
+    After an `eager` kill the next one may fall into the victim's start.
+    """
+
+    after: float
     kind: Kind
     replica: int = 0
     lasts: float = 0
+    eager: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +45,30 @@ STEADY = Tempo()
 # For runs of less than a minute, which must see each kind of blow several times all the same.
 BRISK = Tempo(kill=(2, 5), stop=(3, 7), stopped=(0.5, 3), database=(5, 9), down=(0, 1))
 
+_EAGER_SHARE = 0.25
+
 
 def plan(
     seed: int, seconds: float, replicas: int, database: bool, tempo: Tempo = STEADY
-) -> tuple[Blow, ...]:
-    """All blows within the given time, the earliest first."""
-    blows = [
-        *_series(seed, Kind.KILL, seconds, tempo.kill, (0, 0), replicas),
-        *_series(seed, Kind.STOP, seconds, tempo.stop, tempo.stopped, replicas),
-    ]
-    if database:
-        blows += _series(seed, Kind.DATABASE, seconds, tempo.database, tempo.down, 1)
-    return tuple(sorted(blows, key=lambda blow: blow.at))
+) -> tuple[tuple[Blow, ...], ...]:
+    """For each kind the series of its blows, long enough for the given time."""
+    kill = _series(seed, Kind.KILL, seconds, tempo.kill, (0, 0), replicas)
+    stop = _series(seed, Kind.STOP, seconds, tempo.stop, tempo.stopped, replicas)
+    if not database:
+        return kill, stop
+    return kill, stop, _series(seed, Kind.DATABASE, seconds, tempo.database, tempo.down, 1)
 
 
 def _series(
     seed: int, kind: Kind, seconds: float, between: Span, lasts: Span, replicas: int
-) -> list[Blow]:
+) -> tuple[Blow, ...]:
     # Each kind draws from its own numbers: another tempo of one does not move the others.
     draw = random.Random(f"{seed} {kind}")
     blows: list[Blow] = []
-    at = draw.uniform(*between)
+    at = 0.0
     while at < seconds:
-        long = draw.uniform(*lasts)
-        blows.append(Blow(at, kind, draw.randrange(replicas), long))
-        # What was stopped or killed works again before its next blow falls due.
-        at += long + draw.uniform(*between)
-    return blows
+        after, long = draw.uniform(*between), draw.uniform(*lasts)
+        eager = kind is Kind.KILL and draw.random() < _EAGER_SHARE
+        blows.append(Blow(after, kind, draw.randrange(replicas), long, eager))
+        at += after + long
+    return tuple(blows)

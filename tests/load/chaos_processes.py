@@ -73,8 +73,10 @@ class NeverReadyError(Exception):
     pass
 
 
-async def until_ready(url: str, process: Process, path: str = "/health/ready") -> None:
-    deadline = time.monotonic() + _READY_WITHIN
+async def until_ready(
+    url: str, process: Process, path: str = "/health/ready", within: float = _READY_WITHIN
+) -> None:
+    deadline = time.monotonic() + within
     async with httpx.AsyncClient(trust_env=False, verify=False, timeout=2) as http:
         while not await _is_ready(http, url + path):
             if time.monotonic() > deadline or not process.is_running:

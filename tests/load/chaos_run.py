@@ -19,13 +19,14 @@ from tests.load.chaos_agents import Agents
 from tests.load.chaos_checker import ENDED
 from tests.load.chaos_load import API, Load
 from tests.load.chaos_plan import STEADY, Blow, Kind, Tempo, plan
-from tests.load.chaos_processes import Process, agentkit, replica, until_ready
+from tests.load.chaos_processes import NeverReadyError, Process, agentkit, replica, until_ready
 from tests.load.chaos_record import Post, Record, post_of
 from tests.load.servers import free_port
 
 _OPEN = ("pending", "running", "waiting")
 _PAGE = 200
 _TELL_EVERY = 5.0
+_STARTS_WITHIN = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,25 +125,28 @@ class ChaosRun:
 
     async def _chaos(self) -> None:
         options = self.options
-        blows = plan(
-            options.seed,
-            options.seconds,
-            options.replicas,
-            self._database is not None,
-            options.tempo,
+        with_database = self._database is not None
+        all_series = plan(
+            options.seed, options.seconds, options.replicas, with_database, options.tempo
         )
         loading = asyncio.create_task(self._load.run(self._agents.ids), name="load")
-        started = time.monotonic()
+        end = time.monotonic() + options.seconds
         async with asyncio.TaskGroup() as striking:
-            for blow in blows:
-                await _until(started + blow.at)
-                self._check(loading)
-                striking.create_task(self._strike(blow))
-            await _until(started + options.seconds)
+            for series in all_series:
+                striking.create_task(self._strike_until(end, series))
         self._check(loading)
         loading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await loading
+
+    async def _strike_until(self, end: float, series: Sequence[Blow]) -> None:
+        for blow in series:
+            remaining = end - time.monotonic()
+            await asyncio.sleep(max(0, min(blow.after, remaining)))
+            if blow.after >= remaining:
+                return
+            self.figures.blows[blow.kind] += 1
+            await self._strike(blow)
 
     def _check(self, loading: asyncio.Task[None]) -> None:
         """The run is worth nothing without its load or its AgentKit."""
@@ -152,21 +156,30 @@ class ChaosRun:
             raise RuntimeError(f"The simulated AgentKit ended.\n{self._kit.story()}")
 
     async def _strike(self, blow: Blow) -> None:
-        self.figures.blows[blow.kind] += 1
-        if blow.kind is Kind.DATABASE:
-            await self._strike_database(blow.lasts)
-            return
         process = self._replicas[blow.replica]
-        struck = process.popen
-        if blow.kind is Kind.KILL:
-            self._note_death(process)
-            process.kill()
-            process.start()
-        else:
-            struck.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(blow.lasts)
-            # Nothing, if it was killed meanwhile.
-            struck.send_signal(signal.SIGCONT)
+        match blow.kind:
+            case Kind.KILL:
+                self._note_death(process)
+                process.kill()
+                process.start()
+                if not blow.eager:
+                    await self._until_serving(blow.replica)
+            case Kind.STOP:
+                struck = process.popen
+                struck.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(blow.lasts)
+                # Nothing, if it was killed meanwhile.
+                struck.send_signal(signal.SIGCONT)
+            case Kind.DATABASE:
+                await self._strike_database(blow.lasts)
+
+    async def _until_serving(self, number: int) -> None:
+        """A replica killed in each of its starts would be no load on anything.
+
+        Whoever is stopped or without a database meanwhile is not waited for.
+        """
+        with contextlib.suppress(NeverReadyError):
+            await until_ready(self._urls[number], self._replicas[number], within=_STARTS_WITHIN)
 
     def _note_death(self, process: Process) -> None:
         status = process.popen.poll()
@@ -182,15 +195,13 @@ class ChaosRun:
     # --- the end --------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """With everything up and AgentKit mended, all that was begun must come to its end."""
+        """With everything up, all that was begun must come to its end; AgentKit stays as it is."""
         started = time.monotonic()
         for url, process in zip(self._urls, self._replicas, strict=True):
             self._note_death(process)
             if not process.is_running:
                 process.start()
             await until_ready(url, process)
-        async with httpx.AsyncClient(trust_env=False, verify=False) as http:
-            await http.patch(f"{self._kit_url}/simulator/behaviour", json={"faultRate": 0})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.options.settle):
                 await self._load.settle()
@@ -288,7 +299,3 @@ async def _eventually(condition: Callable[[], Awaitable[bool]]) -> None:
         if await condition():
             return
         await asyncio.sleep(0.2)
-
-
-async def _until(moment: float) -> None:
-    await asyncio.sleep(max(0.0, moment - time.monotonic()))

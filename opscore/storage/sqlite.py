@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import logging
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,6 +19,8 @@ from opscore.exceptions import ConfigurationError, StorageError
 from opscore.storage.migrations import applied, check, check_current, migrate
 from opscore.storage.sql.driver import Driver, Run
 from opscore.storage.sql.program import SQLITE, Execute, Program, Row
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -127,10 +130,10 @@ class SqliteDriver(Driver):
                 if group:
                     self._begin(group)
                     await loop.run_in_executor(self._writer, self._commit, group)
-                else:
-                    group = [self._long.pop(0)]
-                    await loop.run_in_executor(self._writer, self._begin_and_commit, group)
-                for work in group:
+                long, self._long = self._long[:1], self._long[1:]
+                if long:
+                    await loop.run_in_executor(self._writer, self._begin_and_commit, long)
+                for work in (*group, *long):
                     _tell(work)
         finally:
             self._loop_task = None
@@ -159,13 +162,20 @@ class SqliteDriver(Driver):
             self._fail(group, error)
 
     def _fail(self, group: Sequence[Work], error: sqlite3.Error) -> None:
-        if self._written.in_transaction:
-            self._written.execute("ROLLBACK")
         for work in group:
             work.error = work.error or _unavailable(error)
+        try:
+            if self._written.in_transaction:
+                self._written.execute("ROLLBACK")
+        except sqlite3.Error as second:
+            # A connection that is closed in a transaction takes it back.
+            logger.warning("SQLite could not roll back (%s); it is connected anew.", second)
+            self._written.close()
+            self._written = _connect(self._path)
+            self._connections.append(self._written)
 
     @asynccontextmanager
-    async def transaction(self, writing: bool) -> AsyncIterator[Run]:
+    async def transaction(self, writing: bool, any_schema: bool = False) -> AsyncIterator[Run]:
         """Readers do not need the lock of the file: they see it as it was when they began."""
         with closing(_connect_existing(self._path, writing)) as connection:
 
@@ -173,7 +183,8 @@ class SqliteDriver(Driver):
                 return await asyncio.to_thread(_run_alone, connection, program)
 
             await run(_begin(writing))
-            await run(check_current(self.dialect))
+            if not any_schema:
+                await run(check_current(self.dialect))
             yield run
             await run(_commit())
 

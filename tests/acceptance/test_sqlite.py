@@ -1,0 +1,64 @@
+"""SQLite: many writers, and a disk without space."""
+
+import asyncio
+import os
+import resource
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from opscore.models import Change, Event, EventType, Retention
+from opscore.storage import open_storage
+from tests.acceptance.processes import service
+from tests.builders import at
+
+pytestmark = pytest.mark.acceptance
+
+API = "/v1/opscore"
+WRITERS = 50
+EACH = 400
+
+
+async def test_F71_many_writers_never_find_the_database_locked(tmp_path: Path) -> None:
+    """A reader of another process, such as a backup, does not stand in their way either."""
+    file = tmp_path / "opscore.db"
+    storage = await open_storage(f"sqlite:///{file}", Retention())
+
+    async def write() -> None:
+        for _ in range(EACH):
+            await storage.apply(Change(events=(Event(EventType.TASK_LATE, at(1)),)))
+
+    reader = sqlite3.connect(file)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    await asyncio.gather(*(write() for _ in range(WRITERS)))
+    reader.close()
+    assert (await storage.counts()).events == WRITERS * EACH
+    await storage.close()
+
+
+async def test_F72_a_full_disk_costs_503_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "opscore.db"
+    with service(tmp_path, {"OPSCORE_STORAGE_URL": f"sqlite:///{file}"}) as running:
+        async with running.client() as http:
+
+            async def register(number: int) -> int:
+                agent = {"agentId": f"a{number}", "agentName": f"a{number}", "capabilities": []}
+                return (await http.post(f"{API}/agents", json=agent)).status_code
+
+            assert await register(0) == 201
+            process = running.process.popen.pid
+            # No file may become longer than the log of writes is now: so the disk is full.
+            _, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
+            full = os.path.getsize(f"{file}-wal")
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (full, hard))
+            assert [await register(number) for number in (1, 2, 3)] == [503, 503, 503]
+            assert (await http.get(f"{API}/agent/a0")).status_code == 200
+            assert (await http.get("/health/live")).status_code == 200
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (hard, hard))
+            assert [await register(number) for number in (1, 2, 3)] == [201, 201, 201]
+            assert (await http.get("/health/ready")).json()["agents"] == 4
+    with sqlite3.connect(file) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()

@@ -1,7 +1,6 @@
 """SQLite: many writers, and a disk without space."""
 
 import asyncio
-import os
 import resource
 import sqlite3
 from pathlib import Path
@@ -38,6 +37,10 @@ async def test_F71_many_writers_never_find_the_database_locked(tmp_path: Path) -
     await storage.close()
 
 
+def log_size(file: Path) -> int:
+    return Path(f"{file}-wal").stat().st_size
+
+
 async def test_F72_a_full_disk_costs_503_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "opscore.db"
     with service(tmp_path, {"OPSCORE_STORAGE_URL": f"sqlite:///{file}"}) as running:
@@ -51,8 +54,7 @@ async def test_F72_a_full_disk_costs_503_and_nothing_else(tmp_path: Path) -> Non
             process = running.process.popen.pid
             # No file may become longer than the log of writes is now: so the disk is full.
             _, hard = resource.prlimit(process, resource.RLIMIT_FSIZE)
-            full = os.path.getsize(f"{file}-wal")
-            resource.prlimit(process, resource.RLIMIT_FSIZE, (full, hard))
+            resource.prlimit(process, resource.RLIMIT_FSIZE, (log_size(file), hard))
             assert [await register(number) for number in (1, 2, 3)] == [503, 503, 503]
             assert (await http.get(f"{API}/agent/a0")).status_code == 200
             assert (await http.get("/health/live")).status_code == 200

@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import logging
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -44,13 +45,15 @@ def main(arguments: list[str]) -> int:
         f"--storage {given.storage} --seconds {given.seconds:g} --seed {seed} "
         f"--replicas {options.replicas} --mode {given.mode} --rate {given.rate:g}"
     )
-    print(f"make chaos ARGS='{replay}'; logs and record in {folder}", file=sys.stderr)
+    print(f"make chaos ARGS='{replay}'; what it leaves is in {folder}", file=sys.stderr)
     run = ChaosRun(options)
     started = time.monotonic()
     record = asyncio.run(run.run())
     record.save(folder / "record.json")
     found = violations(record)
     print(table(options, record, run.figures, found, time.monotonic() - started))
+    if not found:
+        shutil.rmtree(folder)
     return _judge(found, replay)
 
 

@@ -4,6 +4,7 @@ import typer
 
 from opscore.cli.commands import demo, serve, version
 from opscore.cli.simulate import simulate
+from opscore.cli.storage import storage
 
 app = typer.Typer(
     name="opscore",
@@ -17,3 +18,4 @@ app.command()(serve)
 app.command()(demo)
 app.command()(version)
 app.add_typer(simulate, name="simulate")
+app.add_typer(storage, name="storage")

@@ -151,7 +151,7 @@ class PostgresDriver(Driver):
             raise
 
     @asynccontextmanager
-    async def transaction(self, writing: bool) -> AsyncIterator[Run]:
+    async def transaction(self, writing: bool, any_schema: bool = False) -> AsyncIterator[Run]:
         try:
             link = await self._connect()
             await link.execute("SET statement_timeout = 0")
@@ -167,7 +167,8 @@ class PostgresDriver(Driver):
                 raise _unavailable(error) from error
 
         try:
-            await run(check_current(self.dialect))
+            if not any_schema:
+                await run(check_current(self.dialect))
             yield run
             await run(_commit())
         finally:
@@ -210,13 +211,22 @@ class PostgresDriver(Driver):
             raise _unavailable(error) from error
 
     async def _connect(self) -> Connection:
-        link: Connection = await asyncpg.connect(
-            self._url,
-            timeout=_WAIT_FOR_CONNECTION,
-            statement_cache_size=_CACHED_STATEMENTS,
-            server_settings=_SETTINGS,
-            target_session_attrs="read-write",
-        )
+        try:
+            link: Connection = await asyncpg.connect(
+                self._url,
+                timeout=_WAIT_FOR_CONNECTION,
+                statement_cache_size=_CACHED_STATEMENTS,
+                server_settings=_SETTINGS,
+                target_session_attrs="read-write",
+            )
+        except ValueError as error:
+            if isinstance(error, asyncpg.InterfaceError):
+                raise
+            # What is said of a URL that cannot be split may hold a part of the password.
+            raise ConfigurationError(
+                "OPSCORE_STORAGE_URL cannot be read; write special characters in the password "
+                "as %XX, such as %2F for a slash."
+            ) from None
         return link
 
 

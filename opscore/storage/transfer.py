@@ -6,7 +6,7 @@ to remember all of them, it is written again when many others have come since.
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,6 +36,9 @@ from opscore.storage.portable import (
     ServedTurn,
 )
 from opscore.storage.sql.codec import DefinitionTexts, dump, dump_session
+
+Tell = Callable[[int], None]
+"""Is told how many records it has been until now."""
 
 FORMAT = 1
 _REMEMBERED = 1000
@@ -117,6 +120,11 @@ class Writer:
         self.inventory.add(name, encoded)
         yield encoded + b"\n"
 
+    def note(self, record: Portable) -> None:
+        """Count the record only."""
+        for _ in self.lines(record):
+            pass
+
     def _definition(self, name: str, text: str) -> Iterator[bytes]:
         if name not in self._written:
             _remember(self._written, name, None)
@@ -139,7 +147,9 @@ def _remember(known: dict[str, Any], name: str, value: Any) -> None:
     known[name] = value
 
 
-async def export_lines(storage: Storage, writer: Writer, source: str) -> AsyncIterator[bytes]:
+async def export_lines(
+    storage: Storage, writer: Writer, source: str
+) -> AsyncGenerator[bytes, None]:
     """The whole storage; `source` says of what kind it is."""
     about = {"format": FORMAT, "source": source, "at": datetime.now(UTC)}
     yield orjson.dumps({"kind": "opscore-export", **about}) + b"\n"
@@ -150,16 +160,24 @@ async def export_lines(storage: Storage, writer: Writer, source: str) -> AsyncIt
     yield orjson.dumps(end) + b"\n"
 
 
-async def take_inventory(storage: Storage) -> AsyncIterator[Inventory]:
-    """Look through the whole storage; what is known grows with each batch."""
+async def compare(
+    storage: Storage, expected: Inventory | None, tell: Tell = lambda _: None
+) -> Inventory:
+    """Look through the whole storage; raise TransferError if it holds anything else."""
     writer = Writer()
-    yield writer.inventory
     async with aclosing(storage.export(BATCH)) as batches:
         async for batch in batches:
             for record in batch:
-                for _ in writer.lines(record):
-                    pass
-            yield writer.inventory
+                writer.note(record)
+            tell(writer.inventory.total)
+    differences = writer.inventory.differences(expected) if expected is not None else ()
+    if differences:
+        raise TransferError(
+            "The storage does not hold what was imported; of these kinds it has other records "
+            f"(counts there and in the export): {', '.join(differences)}. If nothing else wrote "
+            "into it meanwhile, empty it, import again and report this."
+        )
+    return writer.inventory
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -181,11 +199,14 @@ class Reader:
     def inventory(self) -> Inventory:
         return self._writer.inventory
 
-    async def batches(self, lines: Iterable[bytes]) -> AsyncIterator[Sequence[Portable]]:
+    async def batches(
+        self, lines: Iterable[bytes], tell: Tell = lambda _: None
+    ) -> AsyncIterator[Sequence[Portable]]:
         batch: list[Portable] = []
         for record in self._records(lines):
             if batch and (len(batch) == BATCH or type(batch[0]) is not type(record)):
                 yield batch
+                tell(self.inventory.total)
                 batch = []
             batch.append(record)
         if batch:
@@ -202,8 +223,7 @@ class Reader:
                     f"Line {number} is not one of an export ({_reason(error)}); export again."
                 ) from error
             if record is not None:
-                for _ in self._writer.lines(record):
-                    pass
+                self._writer.note(record)
                 yield record
         self._check_end()
 

@@ -54,9 +54,12 @@ class Driver(ABC):
         """
 
     @abstractmethod
-    def transaction(self, writing: bool) -> AbstractAsyncContextManager[Run]:
+    def transaction(
+        self, writing: bool, any_schema: bool = False
+    ) -> AbstractAsyncContextManager[Run]:
         """One transaction on a connection of its own, however long it takes.
 
         Everything read is of one moment; what is written remains only if nothing is raised. To
-        read, the driver need not be open. Raises ConfigurationError unless the schema is today's.
+        read, the driver need not be open. Raises ConfigurationError when the schema is not
+        today's, unless any will do.
         """

@@ -10,10 +10,11 @@ from opscore.exceptions import StorageError
 from opscore.ids import new_id
 from opscore.models import Change
 from opscore.storage.sql.arrivals import Arrivals
+from opscore.storage.sql.batch import Verdicts
 from opscore.storage.sql.codec import DefinitionTexts
 from opscore.storage.sql.driver import CommitUnknownError, Driver
 from opscore.storage.sql.program import Program
-from opscore.storage.sql.writing import Mark, Verdicts, apply_changes, is_committed
+from opscore.storage.sql.writing import Mark, apply_changes, is_committed
 
 logger = logging.getLogger(__name__)
 

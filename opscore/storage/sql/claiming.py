@@ -18,56 +18,67 @@ from opscore.storage.sql.writing import write_events
 
 _LEVELS_AT_ONCE = 200
 
-# A skip scan: it jumps from level to level, however many tasks stand on each.
-_OPEN_LEVELS = """
+# `queued` is a skip scan: it jumps from level to level, however many tasks stand on each.
+# `ready` are the levels of lanes with a free agent, `heads` the tasks whose turn is next there.
+_READY = """
 WITH RECURSIVE queued(level) AS (
     SELECT min(level) FROM tasks WHERE status = 'queued'
     UNION ALL
     SELECT (SELECT min(level) FROM tasks WHERE status = 'queued' AND level > queued.level)
     FROM queued WHERE queued.level IS NOT NULL
+), ready(level, lane) AS (
+    SELECT level, substr(level, 1, length(level) - 3) FROM queued
+    WHERE level IS NOT NULL AND substr(level, length(level) - 1, 1) >= ? AND EXISTS (
+        SELECT 1 FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
+        WHERE agent_lanes.lane = substr(queued.level, 1, length(queued.level) - 3)
+        AND agents.in_flight < agents.slots
+    )
+    LIMIT ?
+), heads AS (
+    SELECT tasks.id, tasks.level, tasks.preferred, tasks.turn, tasks.arrival, tasks.waiting_since
+    FROM ready, {each}((
+        SELECT {array}(id) FROM (
+            SELECT id FROM tasks WHERE status = 'queued' AND level = ready.level
+            ORDER BY turn, arrival LIMIT ?
+        ) AS head
+    )) AS two JOIN tasks ON tasks.id = two.value
 )
-SELECT level FROM queued
-WHERE level IS NOT NULL AND substr(level, length(level) - 1, 1) >= ? AND EXISTS (
-    SELECT 1 FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
-    WHERE agent_lanes.lane = substr(queued.level, 1, length(queued.level) - 3)
-    AND agents.in_flight < agents.slots
-)
-LIMIT ?
-"""
-
-_HEADS = """
-SELECT tasks.id, tasks.level, tasks.turn, tasks.arrival, tasks.waiting_since, tasks.preferred
-FROM {each}(?) AS one, {each}((
+SELECT 'task' AS kind, heads.* FROM heads
+UNION ALL
+SELECT 'agent', agents.id, lanes.lane, NULL, agents.slots - agents.in_flight, agents.last_used, 0
+FROM (SELECT DISTINCT lane FROM ready) AS lanes, {each}((
     SELECT {array}(id) FROM (
-        SELECT id FROM tasks WHERE status = 'queued' AND level = one.value
-        ORDER BY turn, arrival LIMIT ?
-    ) AS head
-)) AS two JOIN tasks ON tasks.id = two.value
+        SELECT agents.id FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
+        WHERE agent_lanes.lane = lanes.lane AND agents.in_flight < agents.slots
+        ORDER BY agents.last_used, agents.id LIMIT ?
+    ) AS free
+)) AS two JOIN agents ON agents.id = two.value
+UNION ALL
+SELECT 'preferred', agents.id, agent_lanes.lane, NULL, agents.slots - agents.in_flight,
+    agents.last_used, 0
+FROM (SELECT DISTINCT preferred FROM heads WHERE preferred IS NOT NULL) AS wanted
+JOIN agents ON agents.id = wanted.preferred
+JOIN agent_lanes ON agent_lanes.agent_id = agents.id
+WHERE agents.in_flight < agents.slots AND agent_lanes.lane IN (SELECT lane FROM ready)
 """
 
-_FREE = """
-SELECT agent_lanes.lane, agents.id, agents.slots - agents.in_flight, agents.last_used
-FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
-WHERE agent_lanes.lane {among} AND agents.in_flight < agents.slots
-ORDER BY agents.last_used, agents.id LIMIT ?
-"""
-
-_PREFERRED = """
-SELECT agent_lanes.lane, agents.id, agents.slots - agents.in_flight, agents.last_used
-FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
-WHERE agent_lanes.lane {among} AND agents.id {among} AND agents.in_flight < agents.slots
-"""
-
-_STILL_QUEUED = """
-SELECT tasks.id, tasks.doc, tasks.turn, tasks.arrival, sessions.doc, definitions.doc
+# Tasks that others are claiming are passed over. Whoever changes the agents at the moment is
+# waited for: to pass them over would leave their tasks until the next look.
+_HOLD = """
+SELECT 'task' AS kind, tasks.id, tasks.doc, sessions.doc, definitions.doc, tasks.turn, tasks.arrival
 FROM (
     SELECT * FROM tasks WHERE id {among} AND status = 'queued' ORDER BY id {skip_locked}
 ) AS tasks JOIN sessions ON sessions.id = tasks.session_id
 JOIN definitions ON definitions.hash = sessions.definition
+UNION ALL
+SELECT * FROM (
+    SELECT 'agent' AS kind, id, doc, '' AS session, '' AS definition, slots - in_flight AS free, 0
+    FROM agents WHERE id {among} ORDER BY id {lock}
+) AS agents
 """
-# Whoever changes these agents at the moment is waited for: to pass them over would leave their
-# tasks until the next look.
-_STILL_FREE = "SELECT id, slots - in_flight, doc FROM agents WHERE id {among} ORDER BY id {lock}"
+
+Pair = tuple[str, str]
+"""The ids of a task and of the agent that gets it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -117,10 +128,10 @@ class Pool:
         return None
 
 
-def plan(levels: Sequence[Sequence[Waiting]], pool: Pool, limit: int) -> list[tuple[str, str]]:
+def plan(levels: Sequence[Sequence[Waiting]], pool: Pool, limit: int) -> list[Pair]:
     """Pairs of task and agent. Each level is in the order of its turns; the most urgent head
     of all goes first. Pure."""
-    pairs: list[tuple[str, str]] = []
+    pairs: list[Pair] = []
     heads = [(level[0], number, 0) for number, level in enumerate(levels) if level]
     heapq.heapify(heads)
     use = max(pool.used.values(), default=0)
@@ -135,42 +146,22 @@ def plan(levels: Sequence[Sequence[Waiting]], pool: Pool, limit: int) -> list[tu
     return pairs
 
 
-def claim(
-    dialect: Dialect,
-    arrivals: Arrivals,
-    owner: str,
-    now: datetime,
-    lease_until: datetime,
-    limit: int,
-    only_direct: bool,
-) -> Program[list[Claim] | None]:
-    """None when all that was ready is being claimed by others at this moment."""
-    rows = yield Fetch(_OPEN_LEVELS, ("1" if only_direct else "0", _LEVELS_AT_ONCE))
-    if not rows:
-        return []
-    names = [row[0] for row in rows]
-    levels = yield from _levels(dialect, names, limit)
-    preferred = {task.preferred for level in levels for task in level if task.preferred}
-    lanes = sorted({lane_of(name) for name in names})
-    pool = yield from _pool(dialect, lanes, preferred, limit)
-    pairs = plan(levels, pool, limit)
-    if not pairs:
-        return []
-    crash_point("claim.planned")
-    locked = yield from _locked(dialect, pairs)
-    if not locked.pairs:
-        return None
-    crash_point("claim.locked")
-    return (yield from _mark(arrivals, locked, owner, now, lease_until))
-
-
-def _levels(dialect: Dialect, names: Sequence[str], limit: int) -> Program[list[list[Waiting]]]:
-    """The heads of the levels, each in the order of its turns."""
-    rows = yield Fetch(dialect.sql(_HEADS), (dump(names), limit))
-    found: dict[str, list[Waiting]] = {}
-    for row in rows:
-        found.setdefault(row[1], []).append(_waiting(row))
-    return [sorted(level, key=_by_turn) for _, level in sorted(found.items())]
+def look(dialect: Dialect, limit: int, only_direct: bool) -> Program[list[Pair]]:
+    """What could be claimed now; nothing of it is held yet."""
+    least = "1" if only_direct else "0"
+    rows = yield Fetch(dialect.sql(_READY), (least, _LEVELS_AT_ONCE, limit, limit))
+    levels: dict[str, list[Waiting]] = {}
+    pool = Pool()
+    for kind, *row in rows:
+        if kind == "task":
+            levels.setdefault(row[1], []).append(_waiting(row))
+    # In the order of their lists: an agent may stand in both, and in several lanes.
+    for agent_id, lane, _, slots, last_used, _ in dict.fromkeys(
+        tuple(row[1:]) for row in rows if row[0] != "task"
+    ):
+        pool.add(lane, agent_id, slots, last_used)
+    ordered = [sorted(level, key=_by_turn) for _, level in sorted(levels.items())]
+    return plan(ordered, pool, limit)
 
 
 def _by_turn(task: Waiting) -> tuple[int, int]:
@@ -178,65 +169,73 @@ def _by_turn(task: Waiting) -> tuple[int, int]:
 
 
 def _waiting(row: Row) -> Waiting:
-    task_id, level, turn, arrival, waiting_since, preferred = row
+    task_id, level, preferred, turn, arrival, waiting_since = row
     since = moment(waiting_since)
     return Waiting(
         urgency(priority_of(level), since), turn, arrival, task_id, lane_of(level), preferred
     )
 
 
-def _pool(dialect: Dialect, lanes: Sequence[str], preferred: set[str], limit: int) -> Program[Pool]:
-    """Enough free agents for the lanes, and those that tasks prefer."""
-    pool = Pool()
-    rows = list((yield Fetch(dialect.sql(_FREE), (dump(lanes), limit * len(lanes)))))
-    if preferred:
-        args = (dump(lanes), dump(sorted(preferred)))
-        rows += [row for row in (yield Fetch(dialect.sql(_PREFERRED), args)) if row not in rows]
-    for lane, agent_id, slots, last_used in rows:
-        pool.add(lane, agent_id, slots, last_used)
-    return pool
+def take(
+    dialect: Dialect,
+    arrivals: Arrivals,
+    pairs: list[Pair],
+    owner: str,
+    now: datetime,
+    lease_until: datetime,
+) -> Program[list[Claim]]:
+    """Claim those pairs that nobody else has taken meanwhile."""
+    crash_point("claim.planned")
+    held = yield from _hold(dialect, pairs)
+    if not held.pairs:
+        return []
+    crash_point("claim.locked")
+    return (yield from _mark(arrivals, held, owner, now, lease_until))
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
-    """Pairs of task and agent that are held for this claim, with what is stored of them."""
+class Held:
+    """Pairs that nobody else can take now, with what is stored of them.
 
-    pairs: list[tuple[str, str]]
+    Of a task that is its doc, those of its session and definition, its turn and its arrival.
+    """
+
+    pairs: list[Pair]
     tasks: dict[str, tuple[Task, Row]]
     agents: dict[str, Agent]
 
 
-def _locked(dialect: Dialect, pairs: list[tuple[str, str]]) -> Program[Locked]:
-    """Those pairs whose task nobody else has taken, and whose agent still has the slots."""
+def _hold(dialect: Dialect, pairs: list[Pair]) -> Program[Held]:
+    """Those pairs whose task is still queued, and whose agent still has the slots."""
     tasks = dump(sorted(task_id for task_id, _ in pairs))
-    rows = yield Fetch(dialect.sql(_STILL_QUEUED), (tasks,))
-    queued = {row[0]: (load_task(row[1]), row) for row in rows}
-    agents = dump(sorted({agent_id for task_id, agent_id in pairs if task_id in queued}))
-    rows = yield Fetch(dialect.sql(_STILL_FREE), (agents,))
-    slots = {row[0]: row[1] for row in rows}
+    agents = dump(sorted({agent_id for _, agent_id in pairs}))
+    rows = yield Fetch(dialect.sql(_HOLD), (tasks, agents))
+    queued = {row[1]: (load_task(row[2]), row) for row in rows if row[0] == "task"}
+    slots = {row[1]: row[5] for row in rows if row[0] == "agent"}
     kept = []
     for task_id, agent_id in pairs:
         if task_id in queued and slots.get(agent_id, 0) > 0:
             slots[agent_id] -= 1
             kept.append((task_id, agent_id))
-    return Locked(kept, queued, {row[0]: load_agent(row[2]) for row in rows})
+    docs = {row[1]: load_agent(row[2]) for row in rows if row[0] == "agent"}
+    return Held(kept, queued, docs)
 
 
 def _mark(
     arrivals: Arrivals,
-    locked: Locked,
+    held: Held,
     owner: str,
     now: datetime,
     lease_until: datetime,
 ) -> Program[list[Claim]]:
-    pairs = locked.pairs
-    found = {task_id: locked.tasks[task_id] for task_id, _ in pairs}
+    pairs = held.pairs
+    found = {task_id: held.tasks[task_id] for task_id, _ in pairs}
     claims, marked = [], []
     for task_id, agent_id in pairs:
         task, row = found[task_id]
         claimed = claimed_task(task, agent_id, owner, now, lease_until)
-        marked.append(task_row(claimed, row[2], row[3]))
-        claims.append(Claim(claimed, load_session(row[4], row[5]), locked.agents[agent_id]))
+        marked.append(task_row(claimed, row[5], row[6]))
+        claims.append(Claim(claimed, load_session(row[3], row[4]), held.agents[agent_id]))
     yield Execute(upsert("tasks", TASK_COLUMNS), marked)
     crash_point("claim.marked")
     yield Execute(
@@ -259,7 +258,7 @@ def _note_turns(claims: Sequence[Claim], found: dict[str, tuple[Task, Row]]) -> 
     for one in claims:
         task, row = found[one.task.id]
         level = level_of(task)
-        served[level] = max(served.get(level, 0), row[2])
+        served[level] = max(served.get(level, 0), row[5])
     yield Execute(
         "INSERT INTO turns (level, turn) VALUES (?, ?) ON CONFLICT (level) DO UPDATE "
         "SET turn = excluded.turn WHERE excluded.turn > turns.turn",

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from datetime import datetime
+from functools import partial
 
 from opscore.models import (
     Agent,
@@ -44,7 +45,7 @@ from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.batcher import Batcher
 from opscore.storage.sql.driver import Driver
 
-# Others hold what is ready only for as long as a commit takes.
+# What others have taken meanwhile is seen by the next look.
 _CLAIM_TRIES = 5
 
 
@@ -92,21 +93,17 @@ class SqlStorage(Storage):
         limit: int,
         only_direct: bool = False,
     ) -> Sequence[Claim]:
+        dialect = self._driver.dialect
         for _ in range(_CLAIM_TRIES):
+            pairs = await self._driver.read(claiming.look(dialect, limit, only_direct))
+            if not pairs:
+                break
             claims = await self._driver.write(
-                lambda: claiming.claim(
-                    self._driver.dialect,
-                    self._arrivals,
-                    owner,
-                    now,
-                    lease_until,
-                    limit,
-                    only_direct,
-                )
+                partial(claiming.take, dialect, self._arrivals, pairs, owner, now, lease_until)
             )
-            if claims is not None:
+            if claims:
                 return claims
-        return ()
+        return []
 
     async def renew(
         self, owner: str, task_ids: Sequence[str], lease_until: datetime

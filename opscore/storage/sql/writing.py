@@ -2,19 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from opscore.crash_points import crash_point
-from opscore.exceptions import (
-    IdempotencyKeyUsedError,
-    OpsCoreError,
-    VersionConflictError,
-    WebhookReplayedError,
-)
-from opscore.models import Agent, Change, Event, Task, TaskStatus, WorkflowSession
+from opscore.models import Agent, Change, Event, Task, TaskStatus
 from opscore.storage.ordering import lanes_of
 from opscore.storage.sql.arrivals import Arrivals
+from opscore.storage.sql.batch import Batch, Verdicts, read_batch
 from opscore.storage.sql.codec import DefinitionTexts, dump, load_agent, micros
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import (
@@ -32,145 +27,7 @@ from opscore.storage.sql.rows import (
     task_row,
     upsert,
 )
-from opscore.storage.sql.tallies import Tally, keep, tasks_tally
-
-Verdicts = list[OpsCoreError | None]
-
-
-@dataclass
-class Batch:
-    """What is stored of the records that a batch of changes touches, and what it will be."""
-
-    stored_tasks: dict[str, Row] = field(default_factory=dict)
-    stored_agents: dict[str, Row] = field(default_factory=dict)
-    stored_sessions: frozenset[str] = frozenset()
-    task_revs: dict[str, int] = field(default_factory=dict)
-    session_revs: dict[str, int] = field(default_factory=dict)
-    agent_revs: dict[str, int] = field(default_factory=dict)
-    revisions: dict[str, int] = field(default_factory=dict)
-    receipts: set[str] = field(default_factory=set)
-    keys: set[str] = field(default_factory=set)
-    tasks: dict[str, Task] = field(default_factory=dict)
-    sessions: dict[str, WorkflowSession] = field(default_factory=dict)
-    agents: dict[str, Agent] = field(default_factory=dict)
-    accepted: list[Change] = field(default_factory=list)
-
-    def judge(self, change: Change) -> OpsCoreError | None:
-        """Take the change in, or say what is in its way."""
-        error = self._error(change)
-        if error is not None:
-            return error
-        for task in change.tasks:
-            self.task_revs[task.id], self.tasks[task.id] = task.rev, task
-        for session in change.sessions:
-            self.session_revs[session.id], self.sessions[session.id] = session.rev, session
-        for agent in change.agents:
-            self.agent_revs[agent.id], self.agents[agent.id] = agent.rev, agent
-        if change.workflow is not None:
-            self.revisions[change.workflow.id] = change.workflow.revision
-        if change.receipt is not None:
-            self.receipts.add(change.receipt.signature)
-        if change.idempotency is not None:
-            self.keys.add(change.idempotency.key)
-        self.accepted.append(change)
-        return None
-
-    def tally(self) -> Tally:
-        """How many records more there are of each kind."""
-        before = [self.stored_tasks[one][2] for one in self.tasks if one in self.stored_tasks]
-        tally = tasks_tally(before, (task.status.value for task in self.tasks.values()))
-        tally["sessions"] = sum(one not in self.stored_sessions for one in self.sessions)
-        tally["agents"] = sum(one not in self.stored_agents for one in self.agents)
-        return tally
-
-    def _error(self, change: Change) -> OpsCoreError | None:
-        if not (
-            _fit(change.tasks, self.task_revs)
-            and _fit(change.sessions, self.session_revs)
-            and _fit(change.agents, self.agent_revs)
-        ):
-            return VersionConflictError("The record was changed by someone else meanwhile.")
-        saved = change.workflow
-        if saved is not None and saved.revision != self.revisions.get(saved.id, 0) + 1:
-            return VersionConflictError("The workflow was saved by someone else meanwhile.")
-        if change.receipt is not None and change.receipt.signature in self.receipts:
-            return WebhookReplayedError("This webhook was received before.")
-        if change.idempotency is not None and change.idempotency.key in self.keys:
-            return IdempotencyKeyUsedError("This Idempotency-Key is in use.")
-        return None
-
-
-def _fit(records: Iterable[Task | WorkflowSession | Agent], revs: dict[str, int]) -> bool:
-    return all(record.rev == revs.get(record.id, 0) + 1 for record in records)
-
-
-# --- reading what is there ----------------------------------------------------------------------
-
-
-def _ids(records: Iterable[Task | WorkflowSession | Agent]) -> str:
-    # Sorted, so that two writers lock rows in the same order.
-    return dump(sorted({record.id for record in records}))
-
-
-def read_batch(dialect: Dialect, changes: Sequence[Change]) -> Program[Batch]:
-    """Lock and read the stored side of everything that the changes touch."""
-    batch = Batch()
-    tasks = [task for change in changes for task in change.tasks]
-    if tasks:
-        rows = yield Fetch(
-            dialect.sql(
-                "SELECT id, rev, status, agent_id, level, turn, arrival "
-                "FROM tasks WHERE id {among} ORDER BY id {lock}"
-            ),
-            (_ids(tasks),),
-        )
-        batch.stored_tasks = {row[0]: row for row in rows}
-        batch.task_revs = {row[0]: row[1] for row in rows}
-    sessions = [session for change in changes for session in change.sessions]
-    if sessions:
-        rows = yield Fetch(
-            dialect.sql("SELECT id, rev FROM sessions WHERE id {among} ORDER BY id {lock}"),
-            (_ids(sessions),),
-        )
-        batch.session_revs = {row[0]: row[1] for row in rows}
-        batch.stored_sessions = frozenset(batch.session_revs)
-    yield from _read_agents(dialect, changes, batch)
-    yield from _read_keys(dialect, changes, batch)
-    return batch
-
-
-def _read_agents(dialect: Dialect, changes: Sequence[Change], batch: Batch) -> Program[None]:
-    agents = [agent for change in changes for agent in change.agents]
-    if agents:
-        rows = yield Fetch(
-            dialect.sql("SELECT id, rev, doc FROM agents WHERE id {among} ORDER BY id {lock}"),
-            (_ids(agents),),
-        )
-        batch.stored_agents = {row[0]: row for row in rows}
-        batch.agent_revs = {row[0]: row[1] for row in rows}
-
-
-def _read_keys(dialect: Dialect, changes: Sequence[Change], batch: Batch) -> Program[None]:
-    names = [change.workflow.id for change in changes if change.workflow]
-    if names:
-        rows = yield Fetch(
-            dialect.sql("SELECT id, max(revision) FROM workflows WHERE id {among} GROUP BY id"),
-            (dump(names),),
-        )
-        batch.revisions = {row[0]: row[1] for row in rows}
-    receipts = [change.receipt.signature for change in changes if change.receipt]
-    if receipts:
-        sql = "SELECT signature FROM webhook_receipts WHERE signature {among}"
-        rows = yield Fetch(dialect.sql(sql), (dump(receipts),))
-        batch.receipts = {row[0] for row in rows}
-    keys = [change.idempotency.key for change in changes if change.idempotency]
-    if keys:
-        sql = "SELECT key FROM idempotency_keys WHERE key {among}"
-        rows = yield Fetch(dialect.sql(sql), (dump(keys),))
-        batch.keys = {row[0] for row in rows}
-
-
-# --- writing ------------------------------------------------------------------------------------
+from opscore.storage.sql.tallies import Tally, keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +52,7 @@ def apply_changes(
     mark: Mark | None = None,
 ) -> Program[Verdicts]:
     """Apply each change that fits; the others are answered with what was in their way."""
-    batch = yield from read_batch(dialect, changes)
+    batch = yield from read_batch(dialect, texts, changes)
     verdicts: Verdicts = [batch.judge(change) for change in changes]
     if not batch.accepted:
         return verdicts
@@ -204,7 +61,7 @@ def apply_changes(
     yield from _write_sessions(texts, batch)
     crash_point("write.sessions-written")
     if batch.tasks:
-        yield from write_tasks(dialect, arrivals, batch.tasks, batch.stored_tasks)
+        yield from _write_tasks(arrivals, batch)
         crash_point("write.tasks-written")
     yield from _write_agents(batch)
     crash_point("write.agents-written")
@@ -243,6 +100,7 @@ def _write_definitions(dialect: Dialect, texts: DefinitionTexts, batch: Batch) -
     used = [session.definition for session in batch.sessions.values() if session.rev == 1]
     used += [change.workflow.definition for change in batch.accepted if change.workflow]
     missing = {(text := texts.of(definition))[0]: text for definition in used}
+    missing = {one: text for one, text in missing.items() if one not in batch.definitions}
     while missing:
         yield Execute(
             "INSERT INTO definitions (hash, doc) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING",
@@ -323,26 +181,33 @@ def _lanes_changed(batch: Batch, agent: Agent) -> bool:
 # --- tasks --------------------------------------------------------------------------------------
 
 
-def write_tasks(
-    dialect: Dialect, arrivals: Arrivals, tasks: dict[str, Task], stored: dict[str, Row]
-) -> Program[None]:
+def _write_tasks(arrivals: Arrivals, batch: Batch) -> Program[None]:
     """Write tasks, give newly queued ones their turn, and move the slots of their agents."""
-    joining = [task for task in tasks.values() if _joins(task, stored.get(task.id))]
-    turns = yield from _turns(dialect, joining)
-    rows = []
-    for task in tasks.values():
+    stored, rows = batch.stored_tasks, []
+    for task in batch.tasks.values():
         before = stored.get(task.id)
-        if task.id in turns:
-            rows.append(task_row(task, turns[task.id], arrivals.next()))
+        if _joins(task, before):
+            rows.append(task_row(task, _turn(task, batch), arrivals.next()))
         else:
             rows.append(task_row(task, before[5] if before else 0, before[6] if before else 0))
     yield from put("tasks", TASK_COLUMNS, rows, stored)
-    deltas = _slot_deltas(tasks.values(), stored)
+    deltas = _slot_deltas(batch.tasks.values(), stored)
     if deltas:
         yield Execute(
             "UPDATE agents SET in_flight = in_flight + ? WHERE id = ?",
             [(delta, agent_id) for agent_id, delta in sorted(deltas.items())],
         )
+
+
+def _turn(task: Task, batch: Batch) -> int:
+    """Start-time fair queueing: a workflow's next turn comes after its last, but not in the past.
+
+    The present is the last turn that was served at the level.
+    """
+    flow = flow_of(task)
+    turn = max(batch.flows.get(flow, 0), batch.served.get(level_of(task), 0)) + 1
+    batch.flows[flow] = turn
+    return turn
 
 
 def _joins(task: Task, before: Row | None) -> bool:
@@ -361,31 +226,3 @@ def _slot_deltas(tasks: Iterable[Task], stored: dict[str, Row]) -> dict[str, int
         if task.status.in_flight and task.agent_id is not None:
             deltas[task.agent_id] += 1
     return {agent_id: delta for agent_id, delta in deltas.items() if delta}
-
-
-def _turns(dialect: Dialect, joining: Sequence[Task]) -> Program[dict[str, int]]:
-    """Start-time fair queueing: a workflow's next turn comes after its last, but not in the past.
-
-    The present is the last turn that was served at the level.
-    """
-    if not joining:
-        return {}
-    levels = dump(sorted({level_of(task) for task in joining}))
-    flows = dump(sorted({flow_of(task) for task in joining}))
-    rows = yield Fetch(dialect.sql(_LAST_TURNS), (flows, levels))
-    last = {row[1]: row[2] or 0 for row in rows if row[0] == "flow"}
-    served = {row[1]: row[2] for row in rows if row[0] == "level"}
-    turns: dict[str, int] = {}
-    for task in joining:
-        flow = flow_of(task)
-        turns[task.id] = last[flow] = max(last[flow], served.get(level_of(task), 0)) + 1
-    return turns
-
-
-_LAST_TURNS = """
-SELECT 'flow' AS kind, one.value,
-    (SELECT max(turn) FROM tasks WHERE status = 'queued' AND flow = one.value)
-FROM {each}(?) AS one
-UNION ALL
-SELECT 'level', level, turn FROM turns WHERE level {among}
-"""

@@ -24,6 +24,7 @@ from opscore.workflow.catalog import Catalog
 from opscore.workflow.dispatcher import Courier, Dispatcher
 from opscore.workflow.engine import Engine
 from opscore.workflow.housekeeper import Housekeeper
+from opscore.workflow.invariants import Checker
 from opscore.workflow.journal import log_events
 from opscore.workflow.replicas import Presence
 from opscore.workflow.timekeeper import Timekeeper
@@ -47,6 +48,7 @@ class Core:
     timekeeper: Timekeeper = field(init=False)
     housekeeper: Housekeeper = field(init=False)
     presence: Presence = field(init=False)
+    checker: Checker = field(init=False)
     failure: str | None = None
     _side_tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -67,6 +69,7 @@ class Core:
         )
         self.timekeeper = Timekeeper(self.engine)
         self.housekeeper = Housekeeper(self.engine, settings.retention, self.replica_id)
+        self.checker = Checker(self.engine, self.replica_id)
         self.presence = Presence(self.storage, self.clock, self._replica())
 
     async def start(self) -> None:
@@ -81,6 +84,7 @@ class Core:
         self._spawn("timekeeper", self.timekeeper.run)
         self._spawn("housekeeper", self.housekeeper.run)
         self._spawn("heartbeat", self.presence.run)
+        self._spawn("invariant checker", self.checker.run)
         crash_point("start.running")
 
     async def drain(self) -> None:

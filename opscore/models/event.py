@@ -41,6 +41,7 @@ class EventType(StrEnum):
     TASK_LATE = "task.late"
     DELIVERY_LEARNED = "delivery.learned"
     STORAGE_PRUNED = "storage.pruned"
+    STORAGE_REPAIRED = "storage.repaired"
 
 
 @dataclass(frozen=True, slots=True)

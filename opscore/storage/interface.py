@@ -270,6 +270,23 @@ class Storage(ABC):
         It is if nobody else holds it beyond `now`; of two who ask at once one is refused.
         """
 
+    # --- auditing -----------------------------------------------------------------------
+
+    @abstractmethod
+    async def idle_sessions(self, cursor: str | None, limit: int) -> Page[str]:
+        """Ids of unfinished sessions with no unfinished task, among the next `limit` sessions."""
+
+    @abstractmethod
+    async def unfinished_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
+        """Unfinished tasks and their sessions, without agents, among the next `limit` tasks."""
+
+    @abstractmethod
+    async def mend(self, cursor: str | None, limit: int, now: datetime) -> Page[Event]:
+        """Look at the next `limit` records and bring back in step what is kept beside them.
+
+        Each repair is an event `storage.repaired`, appended with it; these are returned.
+        """
+
     # --- moving -------------------------------------------------------------------------
 
     @abstractmethod

@@ -203,6 +203,16 @@ class Engine:
 
         return await self._change(read, lambda both, ctx: decisions.on_stranded(*both, ctx))
 
+    # --- repairs --------------------------------------------------------------------------
+
+    async def repair_task(self, task_id: str) -> Change | None:
+        return await self._change(lambda: self.storage.task_facts(task_id), decisions.repair_task)
+
+    async def repair_session(self, session_id: str) -> Change | None:
+        return await self._change(
+            lambda: self.storage.session_facts(session_id), decisions.repair_session
+        )
+
     # --- workflows ------------------------------------------------------------------------
 
     async def save_workflow(self, saved: WorkflowRevision) -> None:
@@ -220,11 +230,15 @@ class Engine:
     async def apply(self, change: Change) -> None:
         await self.storage.apply(change)
         crash_point("apply.committed")
-        for listener in self._listeners:
-            listener(change)
+        self.tell(change)
         crash_point("apply.told")
         if change.forwarding_works is not None:
             await self._learn(change.forwarding_works)
+
+    def tell(self, change: Change) -> None:
+        """Tell who listens of a change that is stored."""
+        for listener in self._listeners:
+            listener(change)
 
     async def _applied(self, change: Change) -> bool:
         """False when a record changed meanwhile."""

@@ -12,12 +12,13 @@ _TROUBLE = frozenset(
         EventType.AGENT_LOST,
         EventType.SESSION_FAILED,
         EventType.SESSION_TIMED_OUT,
+        EventType.STORAGE_REPAIRED,
         EventType.TASK_ATTEMPT_FAILED,
         EventType.TASK_FAILED,
         EventType.TASK_TIMED_OUT,
     }
 )
-_SHOWN = ("stepId", "attempt", "via", "code", "reason", "workflowId", "until")
+_SHOWN = ("stepId", "attempt", "via", "code", "reason", "workflowId", "until", "found")
 
 
 def log_events(change: Change) -> None:

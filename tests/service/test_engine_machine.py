@@ -34,6 +34,7 @@ from opscore.models import (
     Task,
     TaskResult,
 )
+from opscore.workflow.invariants import Checker
 from opscore.workflow.queue import Reason
 from tests.service.engine_world import AGENTS, WORKFLOWS, Post, World
 
@@ -267,11 +268,16 @@ class EngineMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
+            self._check_that_nothing_is_to_be_repaired()
             self._drive_to_the_end()
             self.world.check()
+            self._check_that_nothing_is_to_be_repaired()
             self._check_that_whoever_waits_has_a_reason()
         finally:
             self.world.close()
+
+    def _check_that_nothing_is_to_be_repaired(self) -> None:
+        assert self.world.do(Checker(self.world.engine, "checker").round()) == []
 
     def _drive_to_the_end(self) -> None:
         """Agents answer and time passes, until neither changes anything."""

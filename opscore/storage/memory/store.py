@@ -43,6 +43,7 @@ from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
 from opscore.storage.interface import DueItems
 from opscore.storage.matching import agent_matches
+from opscore.storage.memory.auditing import idle_sessions, unfinished_tasks
 from opscore.storage.memory.contents import Contents, count_expired, forget_expired
 from opscore.storage.memory.listing import newest_first, session_matches, task_matches
 from opscore.storage.memory.pruning import prunable, prune
@@ -345,6 +346,16 @@ class MemoryStorage(MemoryReplicas):
         with self._lock:
             counts = prunable(self._records, retention, now) | count_expired(self._contents, now)
         return {kind: count for kind, count in counts.items() if count}
+
+    # --- auditing -------------------------------------------------------------------------
+
+    async def idle_sessions(self, cursor: str | None, limit: int) -> Page[str]:
+        with self._lock:
+            return idle_sessions(self._records, cursor, limit)
+
+    async def unfinished_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
+        with self._lock:
+            return unfinished_tasks(self._records, cursor, limit)
 
     # --- moving ---------------------------------------------------------------------------
 

@@ -32,10 +32,12 @@ from opscore.models import (
 from opscore.storage.interface import DueItems, Storage
 from opscore.storage.portable import BATCH, Portable
 from opscore.storage.sql import (
+    auditing,
     claiming,
     forgetting,
     leases,
     listing,
+    mending,
     reading,
     replicas,
     tallies,
@@ -208,6 +210,22 @@ class SqlStorage(Storage):
 
     async def take_duty(self, name: str, owner: str, now: datetime, until: datetime) -> bool:
         return await self._driver.write(lambda: replicas.take_duty(name, owner, now, until))
+
+    # --- auditing -------------------------------------------------------------------------
+
+    async def idle_sessions(self, cursor: str | None, limit: int) -> Page[str]:
+        return await self._driver.scan(auditing.idle_sessions(cursor, limit))
+
+    async def unfinished_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
+        return await self._driver.scan(auditing.unfinished_tasks(cursor, limit))
+
+    async def mend(self, cursor: str | None, limit: int, now: datetime) -> Page[Event]:
+        dialect = self._driver.dialect
+        found = await self._driver.scan(mending.look(dialect, cursor, limit))
+        if not found.suspects:
+            return Page((), found.next_cursor)
+        events = await self._driver.write(lambda: mending.mend(dialect, found, now))
+        return Page(tuple(events), found.next_cursor)
 
     # --- moving ---------------------------------------------------------------------------
 

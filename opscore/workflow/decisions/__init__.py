@@ -11,6 +11,7 @@ from opscore.workflow.decisions.agents import (
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.deadlines import on_session_due, on_stranded, on_task_due
 from opscore.workflow.decisions.outcomes import on_outcome, run_deadline
+from opscore.workflow.decisions.repairs import repair_session, repair_task
 from opscore.workflow.decisions.reports import (
     named_task,
     on_heartbeat,
@@ -45,6 +46,8 @@ __all__ = [
     "on_task_due",
     "on_task_result",
     "register_agent",
+    "repair_session",
+    "repair_task",
     "retry_task",
     "run_deadline",
     "schedule_task",

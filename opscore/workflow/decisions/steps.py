@@ -164,15 +164,20 @@ def complete_task(
     # An answer may come before anything said that the work had begun.
     started_at = session.started_at or task.dispatched_at
     session = draft.session(session, results=results, started_at=started_at)
-    following = _following(task, session)
+    go_on_after(draft, task, session)
+
+
+def go_on_after(draft: Draft, task: Task, session: WorkflowSession) -> None:
+    """Begin the step after a completed task, or complete the session."""
+    following = following_step(task, session)
     if following is None:
-        _complete_session(draft, session, result)
+        _complete_session(draft, session, task.result)
         return
     waiting = draft.session(session, status=SessionStatus.WAITING)
     draft.then(lambda: start_step(draft, waiting, following))
 
 
-def _following(task: Task, session: WorkflowSession) -> TaskDefinition | None:
+def following_step(task: Task, session: WorkflowSession) -> TaskDefinition | None:
     """A stand-in goes on where it says, or else where the task it stands for would have."""
     definition = session.definition
     own = definition.successor(task.step_id)
@@ -278,7 +283,13 @@ def fallback_task(draft: Draft, task: Task, session: WorkflowSession, failure: F
 
 def _fail_task(draft: Draft, task: Task, session: WorkflowSession, failure: Failure) -> None:
     _end_failed(draft, task, failure)
-    error = {"taskId": task.id, "stepId": task.step_id, **describe(failure)}
+    fail_session(draft, task, session, describe(failure))
+
+
+def fail_session(
+    draft: Draft, task: Task, session: WorkflowSession, reason: Mapping[str, Any]
+) -> None:
+    error = {"taskId": task.id, "stepId": task.step_id, **reason}
     session = draft.session(
         session, status=SessionStatus.FAILED, error=error, ended_at=draft.ctx.now
     )

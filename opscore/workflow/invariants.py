@@ -1,0 +1,88 @@
+"""The invariant checker: looks for what should never be, repairs it, and tells.
+
+It looks at what may have changed meanwhile, so whatever it finds is read again and decided anew,
+like everything that changes. A healthy system gives it nothing to do.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+from opscore.exceptions import StorageError, VersionConflictError
+from opscore.models import Change, Event, EventType, TaskFacts
+from opscore.workflow import decisions
+from opscore.workflow.decisions import Context
+from opscore.workflow.engine import Engine
+from opscore.workflow.replicas import on_duty
+
+logger = logging.getLogger(__name__)
+
+INTERVAL = timedelta(seconds=30)
+_DUTY = "invariants"
+_AT_ONCE = 500
+# A round looks at this many stretches of each kind; the next one goes on from there.
+_STRETCHES = 10
+
+Look = Callable[[str | None], Awaitable[tuple[Sequence[Event], str | None]]]
+
+
+class Checker:
+    def __init__(self, engine: Engine, owner: str) -> None:
+        self._engine = engine
+        self._owner = owner
+        self._cursors: dict[Look, str | None] = {}
+
+    async def run(self) -> None:
+        clock, storage = self._engine.clock, self._engine.storage
+        while True:
+            await clock.wait(asyncio.Event(), clock.now() + INTERVAL)
+            try:
+                if await on_duty(storage, clock, _DUTY, self._owner):
+                    await self.round()
+            except (StorageError, VersionConflictError) as error:
+                logger.warning("Checking what is stored is put off: %s", error.detail)
+            except Exception as error:
+                logger.error("What is stored is damaged beyond repair.", exc_info=error)
+
+    async def round(self) -> list[Event]:
+        """Look at the next stretches of everything; what was repaired."""
+        repaired: list[Event] = []
+        for look in (self._mend, self._look_at_tasks, self._look_at_sessions):
+            for _ in range(_STRETCHES):
+                events, further = await look(self._cursors.get(look))
+                self._cursors[look] = further
+                repaired += events
+                await asyncio.sleep(0)
+                if further is None:
+                    break
+        return repaired
+
+    # --- what is looked at ----------------------------------------------------------------
+
+    async def _mend(self, cursor: str | None) -> tuple[Sequence[Event], str | None]:
+        page = await self._engine.storage.mend(cursor, _AT_ONCE, self._engine.clock.now())
+        if page.items:
+            self._engine.tell(Change(events=page.items, may_ready=True))
+        return page.items, page.next_cursor
+
+    async def _look_at_tasks(self, cursor: str | None) -> tuple[Sequence[Event], str | None]:
+        page = await self._engine.storage.unfinished_tasks(cursor, _AT_ONCE)
+        suspects = [facts.task.id for facts in page.items if self._is_wrong(facts)]
+        changes = [await self._engine.repair_task(task_id) for task_id in suspects]
+        return _repairs(changes), page.next_cursor
+
+    def _is_wrong(self, facts: TaskFacts) -> bool:
+        clock = self._engine.clock
+        ctx = Context(clock.now(), clock.wall(), self._engine.policy)
+        return decisions.repair_task(facts, ctx) != Change()
+
+    async def _look_at_sessions(self, cursor: str | None) -> tuple[Sequence[Event], str | None]:
+        page = await self._engine.storage.idle_sessions(cursor, _AT_ONCE)
+        changes = [await self._engine.repair_session(session_id) for session_id in page.items]
+        return _repairs(changes), page.next_cursor
+
+
+def _repairs(changes: Sequence[Change | None]) -> list[Event]:
+    events = [event for change in changes if change for event in change.events]
+    return [event for event in events if event.type is EventType.STORAGE_REPAIRED]

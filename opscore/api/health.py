@@ -54,7 +54,10 @@ class ReplicaView(View):
 
 
 class ReadyView(View):
-    """`reasons` says in sentences why the service is not ready."""
+    """`reasons` says in sentences why the service is not ready.
+
+    `forgotten` counts by kind what this process has forgotten since its start.
+    """
 
     status: str
     reasons: list[str]
@@ -67,6 +70,7 @@ class ReadyView(View):
     tasks_waiting: int
     tasks_in_flight: int
     messages_under_way: int
+    forgotten: dict[str, int]
     event_loop_lag_seconds: float
     worst_event_loop_lag_seconds: float
     dropped_log_lines: int
@@ -162,6 +166,7 @@ async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
         tasks_waiting=counts.waiting,
         tasks_in_flight=counts.in_flight,
         messages_under_way=core.dispatcher.under_way,
+        forgotten=dict(core.housekeeper.forgotten),
         event_loop_lag_seconds=round(core.housekeeper.lag, 3),
         worst_event_loop_lag_seconds=round(core.housekeeper.worst_lag, 3),
         dropped_log_lines=core.dropped_log_lines(),

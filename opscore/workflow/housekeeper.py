@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 
 from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError, VersionConflictError
@@ -21,7 +22,10 @@ _BATCH = 100
 
 
 class Housekeeper:
-    """`lag` is how late the event loop was at the last tick, `worst_lag` at the worst one."""
+    """`lag` is how late the event loop was at the last tick, `worst_lag` at the worst one.
+
+    `forgotten` counts what this process has forgotten, by kind.
+    """
 
     def __init__(
         self, engine: Engine, retention: Retention, owner: str, tick: float = _TICK
@@ -32,6 +36,7 @@ class Housekeeper:
         self._tick_length = tick
         self.lag = 0.0
         self.worst_lag = 0.0
+        self.forgotten: Counter[str] = Counter()
         self._drift = 0.0
 
     async def run(self) -> None:
@@ -81,16 +86,16 @@ class Housekeeper:
 
     async def _forget(self) -> None:
         """Batch after batch, with a turn for everybody else in between."""
-        total: dict[str, int] = {}
+        total: Counter[str] = Counter()
         now = self._engine.clock.now()
         crash_point("prune.before")
         while counts := await self._engine.storage.prune(self._retention, now):
-            for kind, count in counts.items():
-                total[kind] = total.get(kind, 0) + count
+            total.update(counts)
+            self.forgotten.update(counts)
             crash_point("prune.batch-done")
             await asyncio.sleep(0)
         if total:
-            logger.info("Forgot what has ended and is too old or too much: %s", total)
-            event = Event(EventType.STORAGE_PRUNED, now, data=total)
+            logger.info("Forgot what has ended and is too old or too much: %s", dict(total))
+            event = Event(EventType.STORAGE_PRUNED, now, data=dict(total))
             await self._engine.apply(Change(events=(event,)))
             crash_point("prune.recorded")

@@ -56,7 +56,7 @@ async def test_F17_batch_after_batch_until_the_bound_is_kept(build: Builder) -> 
     await house.housekeeper.round()
     assert (await house.storage.counts()).sessions == 2
     (event,) = await house.events(EventType.STORAGE_PRUNED)
-    assert event.data == {"sessions": 10, "tasks": 10}
+    assert event.data == house.housekeeper.forgotten == {"sessions": 10, "tasks": 10}
 
 
 async def test_nothing_to_forget_is_not_worth_a_word(build: Builder) -> None:

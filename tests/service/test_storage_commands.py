@@ -364,3 +364,50 @@ def test_F73_a_file_in_use_is_not_pruned_by_another_process(tmp_path: Path) -> N
         return process.returncode or 0
 
     assert on(url, prune) == 2
+
+
+# --- the documents ----------------------------------------------------------------------------
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_reference_names_every_command_and_only_those() -> None:
+    text = (DOCS / "reference" / "storage-commands.md").read_text("utf-8")
+    named = set(re.findall(r"^\| `opscore storage (\w+)", text, re.MULTILINE))
+    listed = set(re.findall(r"^  ([a-z]+)  ", storage("--help").said, re.MULTILINE))
+    assert named == listed
+
+
+@pytest.mark.parametrize("page", ["backup.md", "choose-a-storage.md"])
+def test_every_command_that_is_shown_exists_with_its_switches(page: str) -> None:
+    text = (DOCS / "how-to" / page).read_text("utf-8")
+    shown = re.findall(r"opscore storage (\w+)((?: -?-?[\w./:=-]+)*)", text)
+    assert shown
+    for command, arguments in shown:
+        help_text = storage(command, "--help").said
+        assert "Usage" in help_text
+        for switch in re.findall(r"--[\w-]+", arguments):
+            assert switch in help_text
+
+
+def test_the_copy_that_sqlite_makes_while_the_service_writes_is_whole(tmp_path: Path) -> None:
+    """As the guide shows it for Python."""
+    text = (DOCS / "how-to" / "backup.md").read_text("utf-8")
+    [program] = re.findall(r"^python3 -c '([^']+)'", text, re.MULTILINE)
+    url = f"sqlite:///{tmp_path}/live.db"
+
+    async def copy(opened: Storage) -> None:
+        await fill(opened, 1)
+        files = (str(tmp_path / "live.db"), str(tmp_path / "copy.db"))
+        copying = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *files)
+        number = 1000
+        while copying.returncode is None:
+            number += 1
+            await put(opened, *one_run(number))
+            await asyncio.sleep(0)
+        assert copying.returncode == 0
+
+    on(url, copy)
+    restored = f"sqlite:///{tmp_path}/copy.db"
+    assert on(restored, counted).sessions >= 60
+    assert storage("export", "copied.jsonl", "--url", restored).code == 0

@@ -58,6 +58,9 @@ class Storage(ABC):
     durable: bool
     """Whether what is stored outlives the process."""
 
+    exclusive: bool
+    """Whether no other process can use the storage while this one does."""
+
     # --- life ---------------------------------------------------------------------------
 
     @abstractmethod

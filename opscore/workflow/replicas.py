@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
+import os
 import time
+from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
 
 from opscore.clock import Clock
 from opscore.exceptions import StorageError
-from opscore.models import Replica
+from opscore.models import Replica, Task, TaskFilter, TaskStatus
 from opscore.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -19,6 +21,7 @@ _TERM = timedelta(seconds=30)
 _PATIENCE_AT_START = 30.0
 _PAUSE_AT_START = 0.5
 _ODD = timedelta(seconds=1)
+_AT_ONCE = 500
 
 
 class Presence:
@@ -37,6 +40,7 @@ class Presence:
                 await share_time(self._storage, self._clock, at_once=True)
                 self._replica = replace(self._replica, started_at=self._clock.now())
                 await self._beat()
+                await self._end_leases_of_the_dead()
             except StorageError as error:
                 if time.monotonic() > deadline:
                     raise
@@ -60,10 +64,55 @@ class Presence:
         except StorageError as error:
             logger.warning("This replica is listed for some minutes more: %s", error.detail)
 
+    async def _end_leases_of_the_dead(self) -> None:
+        """Those who cannot live any more hold what they had until it runs out; that is now."""
+        dead = [one for one in await self._storage.replicas() if self._is_dead(one)]
+        held: defaultdict[str, list[str]] = defaultdict(list)
+        for task in await leased_tasks(self._storage):
+            held[task.owner or ""].append(task.id)
+        owners = held.keys() if self._storage.exclusive else {one.id for one in dead}
+        for owner in owners - {self._replica.id}:
+            await self._storage.renew(owner, held.get(owner, ()), self._clock.now())
+        for one in dead:
+            await self._storage.leave(one.id)
+
+    def _is_dead(self, other: Replica) -> bool:
+        if other.id == self._replica.id:
+            return False
+        here = other.host == self._replica.host
+        return self._storage.exclusive or (here and not _is_running(other.pid))
+
     async def _beat(self) -> None:
         now = self._clock.now()
         self._replica = replace(self._replica, beat_at=now)
         await self._storage.beat(self._replica, forget_before=now - _FORGOTTEN_AFTER)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process other than this one has the number."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+async def leased_tasks(storage: Storage) -> list[Task]:
+    """Tasks whose message is under way, or was when its sender ended."""
+    found: list[Task] = []
+    for status in (TaskStatus.DISPATCHED, TaskStatus.RUNNING):
+        cursor: str | None = None
+        while True:
+            page = await storage.tasks(TaskFilter(status=status), cursor, _AT_ONCE)
+            found += [task for task in page.items if task.lease_until is not None]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+    return found
 
 
 async def share_time(storage: Storage, clock: Clock, *, at_once: bool = False) -> None:

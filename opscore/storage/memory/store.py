@@ -60,6 +60,7 @@ class MemoryStorage(MemoryReplicas):
     """No method awaits while it holds the lock, so each is one step for every other."""
 
     durable = False
+    exclusive = True
 
     def __init__(self, retention: Retention | None = None) -> None:
         super().__init__()

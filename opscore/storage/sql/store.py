@@ -55,6 +55,7 @@ class SqlStorage(Storage):
     durable = True
 
     def __init__(self, driver: Driver, retention: Retention) -> None:
+        self.exclusive = not driver.dialect.remote
         self._driver = driver
         self._history = retention.agent_history
         self._arrivals = Arrivals()

@@ -32,8 +32,8 @@ from opscore.models import (
 from opscore.storage import Storage, open_storage
 from opscore.storage.transfer import TransferError, compare
 from tests.builders import at
+from tests.contract.filling import fill
 from tests.contract.shelf import bump, ended, one_run, put
-from tests.contract.test_transfer import fill
 from tests.databases import fresh_database, require_postgres
 
 R = TypeVar("R")

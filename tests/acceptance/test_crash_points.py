@@ -22,6 +22,7 @@ import pytest
 from opscore.crash_points import CRASH_POINTS
 from opscore.models import AgentFilter, Availability, Page, Retention, SessionFilter, TaskFilter
 from opscore.storage import open_storage
+from opscore.storage.migrations import migrations
 from tests.acceptance.crash_world import (
     KEY,
     SECRET,
@@ -36,9 +37,9 @@ from tests.acceptance.crash_world import (
     save_and_delete,
     start_endless,
 )
+from tests.acceptance.durable import KINDS, empty_storage
 from tests.acceptance.lives import KILLED, Life, Lives, lives
-from tests.acceptance.processes import reserved_port
-from tests.databases import fresh_database
+from tests.acceptance.processes import eventually, reserved_port
 from tests.load.chaos_checker import violations
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
@@ -48,6 +49,7 @@ SEED = int(os.environ.get("OPSCORE_TEST_SEED", "1"))
 REACHED_WITHIN = 15.0
 SETTLED_WITHIN = 60.0
 NEW_EVERY = 4
+STATEMENTS = sum(len(list(one.statements())) for one in migrations())
 PAUSE = 0.02
 LONGEST_PAUSE = 0.2
 
@@ -71,6 +73,8 @@ GONE = {
     "OPSCORE_RETENTION_EVENTS": "1000",
     "OPSCORE_RETENTION_DAYS": "0.000001",
 }
+
+Record = Callable[[str, object], None]
 
 WAYS: dict[str, Way] = {
     "start.storage-open": Way(),
@@ -123,14 +127,16 @@ def points(storage: str, *, forgetting: bool) -> list[str]:
     ]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """Its name and an URL of an empty one."""
-    if request.param == "sqlite":
-        yield "sqlite", f"sqlite:///{tmp_path}/opscore.db"
-        return
-    with fresh_database() as url:
-        yield "postgres", url
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+def storage(kind: str, tmp_path: Path) -> Iterator[str]:
+    with empty_storage(kind, tmp_path) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -213,33 +219,55 @@ async def play(url: str, folder: Path) -> AsyncIterator[Play]:
 
 @pytest.mark.timeout(600)
 async def test_whatever_the_service_dies_of_nothing_is_lost(
-    storage: tuple[str, str], tmp_path: Path, record_property: Callable[[str, object], None]
+    kind: str, storage: str, tmp_path: Path, record_property: Record
 ) -> None:
-    kind, url = storage
     names = points(kind, forgetting=False)
-    async with play(url, tmp_path) as stage:
+    async with play(storage, tmp_path) as stage:
         for _ in range(KILLS):
             await stage.round(names)
         await stage.live_on()
         assert violations(await stage.world.record()) == []
         await stage.lives.end()
-        await check_counts(url)
+        await check_counts(storage)
     note(record_property, kind, stage.deaths, names)
 
 
 @pytest.mark.timeout(600)
 async def test_whenever_the_service_dies_nothing_unfinished_is_forgotten(
-    storage: tuple[str, str], tmp_path: Path, record_property: Callable[[str, object], None]
+    kind: str, storage: str, tmp_path: Path, record_property: Record
 ) -> None:
-    kind, url = storage
     names = points(kind, forgetting=True)
-    async with play(url, tmp_path) as stage:
+    async with play(storage, tmp_path) as stage:
         for _ in range(KILLS):
             await stage.round(names)
         await stage.live_on()
         await check_what_is_left(stage.world)
         await stage.lives.end()
-        await check_counts(url)
+        await check_counts(storage)
+    note(record_property, kind, stage.deaths, names)
+
+
+@pytest.mark.timeout(600)
+async def test_F8_killed_inside_a_migration(
+    kind: str, storage: str, tmp_path: Path, record_property: Record
+) -> None:
+    """The next boot finds all of a migration or nothing, and finishes what is missing."""
+    names = [name for name in CRASH_POINTS if name.startswith("migration.")]
+    async with play(storage, tmp_path) as stage:
+        for name in names * KILLS:
+            folder = tmp_path / f"{name}-{stage.deaths[name]}"
+            folder.mkdir()
+            with empty_storage(kind, folder) as empty:
+                most = STATEMENTS if name == "migration.statement-run" else len(migrations())
+                nth = stage.draw.randint(1, most)
+                life = await stage.lives.begin(f"{name}:{nth}", OPSCORE_STORAGE_URL=empty)
+                assert await life.end == KILLED
+                stage.deaths[name] += 1
+                life = await stage.lives.begin(OPSCORE_STORAGE_URL=empty)
+                await eventually(stage.world.announce, bool)
+                await stage.world.save_workflows()
+                assert len(await stage.world.pages("workflows")) > 1
+                await life.killed()
     note(record_property, kind, stage.deaths, names)
 
 
@@ -281,9 +309,7 @@ async def listed(ask: Callable[..., Awaitable[Page[Any]]], where: object) -> lis
             return found
 
 
-def note(
-    record: Callable[[str, object], None], kind: str, deaths: Counter[str], names: list[str]
-) -> None:
+def note(record: Record, kind: str, deaths: Counter[str], names: list[str]) -> None:
     """Tell how often the service died where, which must be often enough everywhere."""
     record("deaths", dict(deaths))
     print(f"{kind}: {deaths.total()} deaths at {len(deaths)} crash points")

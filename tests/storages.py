@@ -27,13 +27,13 @@ def opener(kind: str) -> Iterator[Opener]:
     with ExitStack() as stack:
 
         async def open_one(retention: Retention) -> Storage:
-            return await open_storage(stack.enter_context(_url(kind)), retention)
+            return await open_storage(stack.enter_context(empty_url(kind)), retention)
 
         yield open_one
 
 
 @contextmanager
-def _url(kind: str) -> Iterator[str]:
+def empty_url(kind: str) -> Iterator[str]:
     if kind == "memory":
         yield "memory:"
     elif kind == "sqlite":

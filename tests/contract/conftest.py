@@ -1,48 +1,25 @@
-"""Every contract test runs on every storage: one more kind here tests one more of them."""
+"""Every contract test runs on every storage: one more kind there tests one more of them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from opscore.models import Retention
 from opscore.storage import Storage, open_storage
-from tests.databases import migrated_database, require_postgres
+from tests.storages import Opener, empty_url
 
-Opener = Callable[[Retention], Awaitable[Storage]]
 Replicas = Callable[[int], Awaitable[list[Storage]]]
 
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-def kind(request: pytest.FixtureRequest) -> str:
-    if request.param == "postgres":
-        require_postgres()
-    kind: str = request.param
-    return kind
+__all__ = ["Opener", "Replicas"]
 
 
 @pytest.fixture
-def new_url(kind: str, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Gives the URL of an empty storage, another one each time."""
-    numbers = iter(range(10_000))
-    with ExitStack() as lent:
-
-        def url() -> str:
-            if kind == "postgres":
-                return lent.enter_context(migrated_database())
-            return "memory:" if kind == "memory" else f"sqlite:///{tmp_path}/{next(numbers)}.db"
-
-        yield url
-
-
-@pytest.fixture
-async def open_with(new_url: Callable[[], str]) -> AsyncIterator[Opener]:
+async def open_with(open_empty: Opener) -> AsyncIterator[Opener]:
     """Opens an empty storage that keeps as much as it is told to."""
     opened: list[Storage] = []
 
     async def open_one(retention: Retention) -> Storage:
-        opened.append(await open_storage(new_url(), retention))
+        opened.append(await open_empty(retention))
         return opened[-1]
 
     yield open_one
@@ -56,16 +33,16 @@ async def storage(open_with: Opener) -> Storage:
 
 
 @pytest.fixture
-async def replicas(kind: str, new_url: Callable[[], str]) -> AsyncIterator[Replicas]:
+async def replicas(storage_kind: str) -> AsyncIterator[Replicas]:
     """Opens one storage for so many processes; where there can be only one, they share it."""
-    opened: list[Storage] = []
+    with empty_url(storage_kind) as url:
+        opened: list[Storage] = []
 
-    async def open_all(count: int) -> list[Storage]:
-        url = new_url()
-        for _ in range(count if kind == "postgres" else 1):
-            opened.append(await open_storage(url, Retention(), connections=2))
-        return opened if kind == "postgres" else opened * count
+        async def open_all(count: int) -> list[Storage]:
+            for _ in range(count if storage_kind == "postgres" else 1):
+                opened.append(await open_storage(url, Retention(), connections=2))
+            return opened if storage_kind == "postgres" else opened * count
 
-    yield open_all
-    for storage in opened:
-        await storage.close()
+        yield open_all
+        for storage in opened:
+            await storage.close()

@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 INTERVAL = timedelta(seconds=30)
 _DUTY = "invariants"
-_AT_ONCE = 500
+_AT_ONCE = 200
+_SESSIONS_AT_ONCE = 1000
 # A round looks at this many stretches of each kind; the next one goes on from there.
 _STRETCHES = 10
 
@@ -78,7 +79,7 @@ class Checker:
         return decisions.repair_task(facts, ctx) != Change()
 
     async def _look_at_sessions(self, cursor: str | None) -> tuple[Sequence[Event], str | None]:
-        page = await self._engine.storage.idle_sessions(cursor, _AT_ONCE)
+        page = await self._engine.storage.idle_sessions(cursor, _SESSIONS_AT_ONCE)
         changes = [await self._engine.repair_session(session_id) for session_id in page.items]
         return _repairs(changes), page.next_cursor
 

@@ -15,22 +15,27 @@ TASKS = tuple(
     for status in (TaskStatus.DISPATCHED, TaskStatus.RUNNING, TaskStatus.DELAYED, TaskStatus.QUEUED)
 )
 
-_IDLE = """
-SELECT created_at, id, CASE WHEN EXISTS (
-    SELECT 1 FROM tasks WHERE tasks.session_id = sessions.id AND (
-        tasks.status = 'queued' OR tasks.status = 'delayed'
-        OR tasks.status = 'dispatched' OR tasks.status = 'running'
-    )
-) THEN 1 ELSE 0 END
-FROM sessions WHERE status = ? AND (created_at, id) > (?, ?) ORDER BY created_at, id LIMIT ?
+# Written so that only the index of statuses gives this order, whatever an engine believes of how
+# the records are spread.
+ALONG = (
+    "(status, created_at, id) > (?, ?, ?) AND status <= ? ORDER BY status, created_at, id LIMIT ?"
+)
+
+# For the same reason the statuses of a session's tasks are excluded, not named.
+_IDLE = f"""
+SELECT created_at, id, (
+    SELECT 1 FROM tasks WHERE tasks.session_id = sessions.id
+    AND tasks.status <> 'completed' AND tasks.status <> 'failed'
+    AND tasks.status <> 'timed_out' AND tasks.status <> 'cancelled' LIMIT 1
+)
+FROM sessions WHERE {ALONG}
 """
 
-_UNFINISHED = """
+_UNFINISHED = f"""
 SELECT tasks.created_at, tasks.id, tasks.doc, sessions.doc, definitions.doc
-FROM tasks JOIN sessions ON sessions.id = tasks.session_id
+FROM (SELECT * FROM tasks WHERE {ALONG}) AS tasks JOIN sessions ON sessions.id = tasks.session_id
 JOIN definitions ON definitions.hash = sessions.definition
-WHERE tasks.status = ? AND (tasks.created_at, tasks.id) > (?, ?)
-ORDER BY tasks.created_at, tasks.id LIMIT ?
+ORDER BY tasks.created_at, tasks.id
 """
 
 
@@ -47,7 +52,8 @@ class Place:
         return cls(*load(cursor)) if cursor else cls()
 
     def args(self, statuses: Sequence[str], limit: int) -> tuple[Any, ...]:
-        return statuses[self.number], self.created_at, self.id, limit
+        status = statuses[self.number]
+        return status, self.created_at, self.id, status, limit
 
     def next(self, statuses: Sequence[str], rows: Sequence[Row], limit: int) -> str | None:
         """After these rows, which begin with the time of their making and the id."""

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from opscore.models import Event, EventType
-from opscore.storage.sql.auditing import SESSIONS, TASKS, Place
+from opscore.storage.sql.auditing import ALONG, SESSIONS, TASKS, Place
 from opscore.storage.sql.codec import dump, load, load_session, load_task
 from opscore.storage.sql.counting import Agents, Look, Tallies
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
@@ -64,11 +64,7 @@ class Columns:
 
     def look(self, cursor: str | None, limit: int) -> Program[Look]:
         place = Place.of(cursor)
-        sql = (
-            f"{self._select} WHERE status = ? AND (created_at, id) > (?, ?) "
-            "ORDER BY created_at, id LIMIT ?"
-        )
-        rows = yield Fetch(sql, place.args(self._statuses, limit))
+        rows = yield Fetch(f"{self._select} WHERE {ALONG}", place.args(self._statuses, limit))
         made = self._names.index("created_at")
         places = [(row[made], row[0]) for row in rows]
         suspects = [row[0] for row in rows if self._differing(row)]

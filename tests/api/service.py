@@ -71,6 +71,12 @@ class Service:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    async def pass_time(self, seconds: float) -> None:
+        """What was begun before happens before."""
+        await settle()
+        self.clock.advance(seconds)
+        await settle()
+
     # --- what many tests begin with -------------------------------------------------------
 
     async def register(self, agent_id: str = "a1", **fields: Any) -> dict[str, Any]:

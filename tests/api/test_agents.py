@@ -191,7 +191,7 @@ async def test_a_deregistered_agent_takes_no_changes_but_a_registration(service:
     trigger = {"workflowDefinition": {"id": "w", "tasks": [{"taskId": "t"}]}}
     check_problem(await service.post("agent/a1/workflow", trigger), 409, "conflict")
     assert (await service.json("agents"))["items"] == []
-    service.clock.advance(1)
+    await service.pass_time(1)
     assert (await service.register())["availability"] == "available"
 
 

@@ -8,7 +8,7 @@ from tests.api.service import Service, check_problem
 async def story(service: Service) -> dict[str, str]:
     await service.register()
     await service.register("a2")
-    service.clock.advance(10)
+    await service.pass_time(10)
     session = await service.trigger()
     task = await service.task(session)
     await service.report(state="active")

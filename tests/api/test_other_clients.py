@@ -128,7 +128,7 @@ async def test_a_report_without_the_key_is_401(service: Service, key: str) -> No
 
 async def test_a_webhook_is_answered_200_each_time(service: Service) -> None:
     first = await service.webhook()
-    service.clock.advance(1)
+    await service.pass_time(1)
     second = await service.webhook(agentName="renamed")
     assert [first.status_code, second.status_code] == [200, 200]
     assert {first.json()["status"], second.json()["status"]} == {"success"}

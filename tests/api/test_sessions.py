@@ -95,8 +95,7 @@ async def test_the_filters_hold_together(
             definition = {"id": name, "tasks": [{"taskId": "t"}]}
         body = {"workflowDefinition": definition}
         ids[name] = (await service.post(f"agent/{agent_id}/workflow", body)).json()["sessionId"]
-        service.clock.advance(1)
-        await settle()
+        await service.pass_time(1)
     await service.post(f"session/{ids['second']}/cancel")
     items = (await service.json("sessions", **query))["items"]
     assert [item["workflowId"] for item in items] == found
@@ -261,7 +260,7 @@ async def test_a_key_that_is_none_is_422(service: Service, key: str) -> None:
 async def test_after_a_day_a_key_is_new(service: Service) -> None:
     await service.register()
     first = await service.post("agent/a1/workflow", TRIGGER, Idempotency_Key="k-1")
-    service.clock.advance(24 * 3600 + 1)
+    await service.pass_time(24 * 3600 + 1)
     again = await service.post("agent/a1/workflow", TRIGGER, Idempotency_Key="k-1")
     assert again.json()["sessionId"] != first.json()["sessionId"]
 

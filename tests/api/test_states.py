@@ -15,14 +15,14 @@ async def test_F47_a_report_before_the_registration_counts_once_it_follows(
 ) -> None:
     assert await service.report("early", "initializing") == 404
     assert await service.report("early", "idle") == 404
-    service.clock.advance(59)
+    await service.pass_time(59)
     await service.register("early")
     assert (await service.json("agent/early/state"))["state"] == "idle"
 
 
 async def test_F47_after_a_minute_it_is_forgotten(service: Service) -> None:
     assert await service.report("early") == 404
-    service.clock.advance(61)
+    await service.pass_time(61)
     await service.register("early")
     check_problem(await service.get("agent/early/state"), 404, "agent_state_not_found")
 

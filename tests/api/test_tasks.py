@@ -54,7 +54,7 @@ async def test_why_retry_delayed(service: Service) -> None:
 async def test_why_agent_busy(service: Service) -> None:
     await service.register()
     await waiting(service)
-    service.clock.advance(5)
+    await service.pass_time(5)
     found = await why(service, await waiting(service))
     assert found["reason"]["code"] == "agent_busy"
     assert found["reason"]["since"] == "2026-01-01T12:00:05Z"
@@ -97,7 +97,7 @@ async def test_why_agent_draining(service: Service) -> None:
 async def test_why_agent_lost(run: Runner) -> None:
     async with run(silence_threshold=10) as service:
         await service.register()
-        service.clock.advance(11)
+        await service.pass_time(11)
         await service.core.housekeeper.round()
         found = await why(service, await waiting(service))
         assert found["reason"]["code"] == "agent_lost"
@@ -215,7 +215,7 @@ async def test_a_heartbeat_shows_the_progress_and_leaves_the_deadline(service: S
     await service.register()
     task_id = await waiting(service)
     before = await service.json(f"task/{task_id}")
-    service.clock.advance(5)
+    await service.pass_time(5)
     answer = await service.post(f"task/{task_id}/heartbeat", {"progress": {"percent": 40}})
     task = answer.json()
     assert (task["status"], task["progress"]) == ("running", {"percent": 40})
@@ -305,7 +305,7 @@ async def test_the_list_pages_newest_first(service: Service) -> None:
     made = []
     for _ in range(3):
         made.append(await waiting(service, delay="1h"))
-        service.clock.advance(1)
+        await service.pass_time(1)
     first = await service.json("tasks", limit=2)
     rest = await service.json("tasks", limit=2, cursor=first["nextCursor"])
     shown = [item["taskId"] for item in first["items"] + rest["items"]]
@@ -318,8 +318,7 @@ async def test_a_trace_has_a_span_for_each_attempt(service: Service) -> None:
     await service.register()
     task_id = await waiting(service, retry={"initialDelay": "1s", "jitter": False})
     service.courier.through_agentkit = Answered("done")
-    service.clock.advance(2)
-    await settle()
+    await service.pass_time(2)
     spans = (await service.json(f"task/{task_id}/trace"))["items"]
     assert [(span["name"], span["status"]) for span in spans] == [
         ("dispatch", "upstream_error"),
@@ -334,8 +333,7 @@ async def test_F36_a_task_without_a_sign_of_life_goes_straight_to_the_agent(
 ) -> None:
     await service.register()
     task_id = await waiting(service)
-    service.clock.advance(timedelta(seconds=10.5).total_seconds())
-    await settle()
+    await service.pass_time(timedelta(seconds=10.5).total_seconds())
     task = await service.json(f"task/{task_id}")
     assert (task["attempt"], task["via"], task["retries"]) == (2, "direct", 0)
     ready = await service.json("/health/ready")

@@ -139,7 +139,8 @@ class House:
         assert died == []
 
     async def pass_time(self, seconds: float, step: float = 1.0) -> None:
-        """In steps, so that what falls due on the way happens on the way."""
+        """In steps: what was begun before happens before, what falls due on the way on the way."""
+        await settle(50)
         while seconds > 0:
             self.clock.advance(min(step, seconds))
             seconds -= step

@@ -1,9 +1,10 @@
 """The few parts of HTTP/1.1 that load clients and stubs need: they must cost next to nothing."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
-Respond = Callable[[bytes, bytes], bytes]
+Answer = bytes | Coroutine[None, None, bytes]
+Respond = Callable[[bytes, bytes], Answer]
 
 
 def request(method: str, path: str, body: bytes, key: str) -> bytes:
@@ -32,6 +33,7 @@ class Stub(asyncio.Protocol):
     def __init__(self, respond: Respond) -> None:
         self._respond = respond
         self._buffer = b""
+        self._tasks: set[asyncio.Task[bytes]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -45,7 +47,20 @@ class Stub(asyncio.Protocol):
             if len(self._buffer) < until:
                 return
             body, self._buffer = self._buffer[end + 4 : until], self._buffer[until:]
-            self._transport.write(self._respond(head, body))
+            answered = self._respond(head, body)
+            if isinstance(answered, bytes):
+                self._transport.write(answered)
+            else:
+                self._later(answered)
+
+    def _later(self, answer: Coroutine[None, None, bytes]) -> None:
+        task = asyncio.get_running_loop().create_task(answer)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: "asyncio.Task[bytes]") -> None:
+        self._tasks.discard(task)
+        self._transport.write(task.result())
 
 
 async def serve_stub(port: int, respond: Respond) -> None:

@@ -8,9 +8,7 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from itertools import cycle
+from datetime import timedelta
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,31 +35,13 @@ from opscore.storage.memory import MemoryStorage
 from opscore.workflow.engine import Engine
 from tests.load.asking import ask, register
 from tests.load.bare_app import KEY
-from tests.load.http_parts import request
-from tests.load.load_client import Bound, RequestMaker, load
+from tests.load.figures import Figure, at_least, at_most
+from tests.load.load_client import Bound, load
+from tests.load.reports import CONNECTIONS, reports
 from tests.load.servers import bare_fastapi, opscore, stub_agentkit
 
-CONNECTIONS = 64
 ROUNDS = 5
 SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    name: str
-    value: float
-    unit: str
-    bound: str
-    kept: bool
-    note: str = ""
-
-
-def at_least(name: str, value: float, bound: float, unit: str = "×", note: str = "") -> Figure:
-    return Figure(name, value, unit, f"≥ {bound:g} {unit}", value >= bound, note)
-
-
-def at_most(name: str, value: float, bound: float, unit: str, note: str = "") -> Figure:
-    return Figure(name, value, unit, f"≤ {bound:g} {unit}", value <= bound, note)
 
 
 # --- state reports -----------------------------------------------------------------------------
@@ -75,8 +55,8 @@ def state_reports() -> list[Figure]:
             register(port, f"agent-{number}")
         ours, theirs = [], []
         for turn in range(ROUNDS + 1):
-            mine = load([port], _reports(), CONNECTIONS, Bound(SECONDS))
-            other = load([bare], _reports(), CONNECTIONS, Bound(SECONDS))
+            mine = load([port], reports(), CONNECTIONS, Bound(SECONDS))
+            other = load([bare], reports(), CONNECTIONS, Bound(SECONDS))
             if mine.failed or other.failed:
                 raise RuntimeError(f"requests failed: {mine.failed} and {other.failed}")
             if turn:
@@ -85,24 +65,6 @@ def state_reports() -> list[Figure]:
     ratio = median(mine / other for mine, other in zip(ours, theirs, strict=True))
     note = f"{median(ours):,.0f} against {median(theirs):,.0f} a second"
     return [at_least("State reports against a bare FastAPI endpoint", ratio, 1.0, note=note)]
-
-
-def _reports() -> RequestMaker:
-    """Reports made beforehand, so that the load itself costs little; their times rise."""
-    now = datetime.now(UTC)
-
-    def made(agent: str, number: int) -> bytes:
-        body = {
-            "agentId": agent,
-            "timestamp": (now + timedelta(microseconds=number)).isoformat(),
-            "state": "idle",
-            "details": {"note": "bench"},
-        }
-        return request("POST", f"/v1/opscore/agent/{agent}/state", json.dumps(body).encode(), KEY)
-
-    agents = (f"agent-{number}" for number in range(CONNECTIONS))
-    queues = [cycle([made(agent, number) for number in range(1000)]) for agent in agents]
-    return lambda number: next(queues[number])
 
 
 # --- dispatching -------------------------------------------------------------------------------

@@ -48,19 +48,20 @@ def bare_fastapi() -> Iterator[int]:
 
 
 @contextmanager
-def stub_agentkit() -> Iterator[int]:
+def stub_agentkit(*options: str) -> Iterator[int]:
     """Answers every task with 202 and notes when it came."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.load.stub_agentkit", str(port)]
+    command = [sys.executable, "-m", "tests.load.stub_agentkit", str(port), *options]
     with _process(command, dict(os.environ)) as process:
         _wait(port, "/", process)
         yield port
 
 
 @contextmanager
-def stub_agents(port: int, *replicas: int) -> Iterator[None]:
-    """AgentKit and agents who report each task finished as soon as they have it."""
-    command = [sys.executable, "-m", "tests.load.stub_agents", str(port), *map(str, replicas)]
+def stub_agents(port: int, *replicas: int, wait: float = 0) -> Iterator[None]:
+    """AgentKit, who answers after a while, and agents who report each task finished at once."""
+    command = [sys.executable, "-m", "tests.load.stub_agents", str(port), str(wait)]
+    command += map(str, replicas)
     with _process(command, dict(os.environ)) as process:
         _wait(port, "/", process)
         yield

@@ -1,4 +1,7 @@
-"""The least AgentKit: takes every task, and tells when each came."""
+"""The least AgentKit: takes every task, and tells when each came.
+
+With --hold-first it counts them instead, and never answers the first one.
+"""
 
 import asyncio
 import json
@@ -28,5 +31,17 @@ def respond(head: bytes, body: bytes) -> bytes:
     return TAKEN
 
 
+posts = 0
+
+
+def hold_first(head: bytes, _: bytes) -> bytes:
+    global posts
+    if not head.startswith(b"POST"):
+        return answer(b"200 OK", json.dumps({"posts": posts}).encode())
+    posts += 1
+    return TAKEN if posts > 1 else b""
+
+
 if __name__ == "__main__":
-    asyncio.run(serve_stub(int(sys.argv[1]), respond))
+    chosen = hold_first if "--hold-first" in sys.argv else respond
+    asyncio.run(serve_stub(int(sys.argv[1]), chosen))

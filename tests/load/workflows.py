@@ -11,14 +11,17 @@ from tests.load.http_parts import request
 from tests.load.load_client import Bound, load
 from tests.load.servers import free_port, opscore, stub_agents
 
-AGENTS = 16
+AGENTS = 256
+_SLOTS = 10
 STEPS = 3
-_TRIGGERS_AT_ONCE = 16
+_TRIGGERS_AT_ONCE = 32
 _PATIENCE = 120.0
 _WORKFLOW = {"id": "bench", "tasks": [{"taskId": f"step-{n}"} for n in range(STEPS)]}
 
 
-def workflows_per_second(storage_url: str, sessions: int, replicas: int = 1) -> float:
+def workflows_per_second(
+    storage_url: str, sessions: int, replicas: int = 1, wait: float = 0, **more: str
+) -> float:
     """How many three-step workflows are finished a second, from the first trigger to the last."""
     kit = free_port()
     settings = {
@@ -26,12 +29,13 @@ def workflows_per_second(storage_url: str, sessions: int, replicas: int = 1) -> 
         "OPSCORE_DISPATCH_MODE": "agentkit",
         "OPSCORE_STORAGE_URL": storage_url,
         "OPSCORE_LOG_LEVEL": "WARNING",
+        **more,
     }
     with ExitStack() as running:
         ports = [running.enter_context(opscore(**settings))[0] for _ in range(replicas)]
-        running.enter_context(stub_agents(kit, *ports))
+        running.enter_context(stub_agents(kit, *ports, wait=wait))
         for number in range(AGENTS):
-            register(ports[0], f"agent-{number}", concurrency=1000)
+            register(ports[0], f"agent-{number}", concurrency=_SLOTS)
         ask(ports[0], "POST", "/v1/opscore/workflows", _WORKFLOW)
         started = time.monotonic()
         _trigger(ports, sessions)

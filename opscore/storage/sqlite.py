@@ -177,10 +177,15 @@ class SqliteDriver(Driver):
     @asynccontextmanager
     async def transaction(self, writing: bool, any_schema: bool = False) -> AsyncIterator[Run]:
         """Readers do not need the lock of the file: they see it as it was when they began."""
-        with closing(_connect_existing(self._path, writing)) as connection:
+        loop = asyncio.get_running_loop()
+        # Whoever is interrupted waits for the statement under way before the connection closes.
+        with (
+            closing(_connect_existing(self._path, writing)) as connection,
+            ThreadPoolExecutor(1, thread_name_prefix="sqlite-transaction") as thread,
+        ):
 
             async def run(program: Program[R]) -> R:
-                return await asyncio.to_thread(_run_alone, connection, program)
+                return await loop.run_in_executor(thread, _run_alone, connection, program)
 
             await run(_begin(writing))
             if not any_schema:

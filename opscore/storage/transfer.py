@@ -236,14 +236,18 @@ class Reader:
             self._end = value["records"]
             return None
         if kind == "definition":
-            definition = _DEFINITION.validate_python(value["record"])
-            _remember(self._definitions, value["hash"], definition)
+            self._define(value["hash"], value["record"])
             return None
         if "definition" in value:
             value["record"]["definition"] = self._definitions[value["definition"]]
         self._found.add(kind, line.rstrip(b"\n"))
         record: Portable = _ADAPTERS[kind].validate_python(value["record"])
         return record
+
+    def _define(self, name: str, record: dict[str, Any]) -> None:
+        if hashlib.sha256(orjson.dumps(record)).hexdigest() != name:
+            raise ValueError("the definition is not the one that its hash stands for")
+        _remember(self._definitions, name, _DEFINITION.validate_python(record))
 
     def _check_end(self) -> None:
         if self._end is None:

@@ -227,6 +227,9 @@ def damaged(lines: list[bytes]) -> Iterator[tuple[list[bytes], str]]:
     yield lines[:-1], "ends too early"
     yield [*lines[:5], *lines[6:]], "changed|not one of an export"
     yield swapped, "changed"
+    renamed = [line.replace(b'"as of 1"', b'"as of 9"') for line in lines]
+    assert renamed != lines
+    yield renamed, "its hash stands for"
     yield [*lines, lines[5]], "after the last"
     yield [*lines[:5], b'{"kind":"agent","record":{"agent":1}}\n', *lines[5:]], "Line 6"
     yield [*lines[:5], b'{"kind":"parrot","record":{}}\n', *lines[5:]], "Line 6"

@@ -133,13 +133,15 @@ def _wanted(texts: DefinitionTexts, changes: Sequence[Change]) -> dict[str, set[
     tasks = [task for change in changes for task in change.tasks]
     sessions = [session for change in changes for session in change.sessions]
     queued = [task for task in tasks if task.status is TaskStatus.QUEUED]
+    # Agents whose slots are given back are held too: all in one order, or two would wait in turn.
+    freed = {task.agent_id for task in tasks if task.agent_id and not task.status.in_flight}
     saved = [change.workflow for change in changes if change.workflow]
     used = [session.definition for session in sessions if session.rev == 1]
     used += [workflow.definition for workflow in saved]
     return {
         "task": {task.id for task in tasks},
         "session": {session.id for session in sessions},
-        "agent": {agent.id for change in changes for agent in change.agents},
+        "agent": freed | {agent.id for change in changes for agent in change.agents},
         "definition": {texts.of(definition)[0] for definition in used},
         "workflow": {one.id for one in saved},
         "receipt": {change.receipt.signature for change in changes if change.receipt},

@@ -17,7 +17,10 @@ VARIABLE = "OPSCORE_CRASH_POINT"
 
 CRASH_POINTS: Mapping[str, str] = MappingProxyType(
     {
-        "start.storage-open": "the storage is open, nothing runs yet",
+        "start.storage-open": "the storage is open, nobody knows of this replica",
+        "replica.beat": "this replica has said that it lives",
+        "replica.leases-ended": "leases of a replica that is dead are ended, others may be left",
+        "replica.left": "this replica has said that it leaves",
         "start.templates-loaded": "the templates of the folder are saved, nothing runs yet",
         "start.running": "the service is about to claim, keep time and serve",
         "trigger.checked": "a trigger is found good, its session not written",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from opscore.clock import Clock
+from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError
 from opscore.models import Replica, Task, TaskFilter, TaskStatus
 from opscore.storage import Storage
@@ -61,6 +62,7 @@ class Presence:
     async def leave(self) -> None:
         try:
             await self._storage.leave(self._replica.id)
+            crash_point("replica.left")
         except StorageError as error:
             logger.warning("This replica is listed for some minutes more: %s", error.detail)
 
@@ -73,6 +75,7 @@ class Presence:
         owners = held.keys() if self._storage.exclusive else {one.id for one in dead}
         for owner in owners - {self._replica.id}:
             await self._storage.renew(owner, held.get(owner, ()), self._clock.now())
+            crash_point("replica.leases-ended")
         for one in dead:
             await self._storage.leave(one.id)
 
@@ -86,6 +89,7 @@ class Presence:
         now = self._clock.now()
         self._replica = replace(self._replica, beat_at=now)
         await self._storage.beat(self._replica, forget_before=now - _FORGOTTEN_AFTER)
+        crash_point("replica.beat")
 
 
 def _is_running(pid: int) -> bool:

@@ -56,13 +56,17 @@ LONGEST_PAUSE = 0.2
 
 @dataclass(frozen=True)
 class Way:
-    """What a life must have or see to come to a crash point; `most` is the highest passage."""
+    """What a life must have or see to come to a crash point.
+
+    `most` is the highest passage to die at, `before` where the life before must have died.
+    """
 
     stimulus: Stimulus = nothing
     env: dict[str, str] = field(default_factory=dict)
     most: int = 1
     slow_agentkit: float = 0
     ends_in_order: bool = False
+    before: str = ""
 
 
 EVERY_TIME = Way(most=3)
@@ -79,6 +83,9 @@ Record = Callable[[str, object], None]
 WAYS: dict[str, Way] = {
     "start.storage-open": Way(),
     "start.templates-loaded": Way(),
+    "replica.beat": Way(),
+    "replica.leases-ended": Way(before="claim.taken"),
+    "replica.left": DRAIN,
     "start.running": Way(),
     "sqlite.file-locked": Way(),
     "sqlite.schema-written": Way(),
@@ -160,6 +167,12 @@ class Play:
 
     async def die_at(self, name: str) -> None:
         way = WAYS.get(name, EVERY_TIME)
+        if way.before:
+            await self._die_at(way.before, Way())
+        await self._die_at(name, way)
+        self.deaths[name] += 1
+
+    async def _die_at(self, name: str, way: Way) -> None:
         self.world.kit.behaviour.slow = way.slow_agentkit
         life = await self.lives.begin(f"{name}:{self.draw.randint(1, way.most)}", **way.env)
         try:
@@ -168,7 +181,6 @@ class Play:
         except TimeoutError:
             pytest.fail(f"{name} was not reached within {REACHED_WITHIN:g} seconds.")
         assert life.end.result() == KILLED, name
-        self.deaths[name] += 1
         self.world.check()
 
     async def _press_on(self, life: Life, way: Way) -> None:

@@ -1,0 +1,92 @@
+"""Two replicas on one PostgreSQL, as far as the core goes: what reaches both counts once."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from opscore.exceptions import WebhookReplayedError
+from opscore.models import (
+    EventFilter,
+    EventType,
+    Registration,
+    Retention,
+    StateReport,
+    TaskStatus,
+    WebhookReceipt,
+)
+from opscore.storage import Storage, open_storage
+from tests.builders import at, step
+from tests.fakes import FakeCourier
+from tests.service.house import House
+from tests.storages import empty_url
+
+pytestmark = pytest.mark.storages("postgres")  # the others have one process at a time
+
+HUNDRED = 100
+
+
+@pytest.fixture
+async def houses(storage_kind: str) -> AsyncIterator[list[House]]:
+    """Two replicas whose dispatchers do not run."""
+    with empty_url(storage_kind) as url:
+        stores = [await open_storage(url, Retention()) for _ in range(2)]
+        yield [
+            House(storage, FakeCourier(), owner=f"d{number}")
+            for number, storage in enumerate(stores)
+        ]
+        for storage in stores:
+            await storage.close()
+
+
+async def events(storage: Storage, kind: EventType) -> list[Any]:
+    return list((await storage.events(EventFilter(type=kind.value), 0, 1000)).items)
+
+
+async def test_F44_a_hundred_equal_reports_at_two_replicas_count_once(
+    houses: list[House],
+) -> None:
+    first, second = houses
+    await first.register()
+    session = await first.trigger(step("one"), step("two"))
+    now = first.clock.now()
+    (claim,) = await first.storage.claim("d0", now, at(60), 1)
+    report = StateReport("a1", "finished", {"task_id": claim.task.id, "result": 7}, now)
+    await asyncio.gather(
+        *(houses[number % 2].engine.agent_reported(report) for number in range(HUNDRED))
+    )
+    tasks = await second.tasks(session.id)
+    assert [task.status for task in tasks] == [TaskStatus.COMPLETED, TaskStatus.QUEUED]
+    assert len(await events(first.storage, EventType.TASK_COMPLETED)) == 1
+    candidate = await second.storage.agent("a1")
+    assert candidate is not None
+    assert candidate.in_flight == 0
+
+
+async def test_F58_a_webhook_that_reaches_both_is_applied_once(houses: list[House]) -> None:
+    registration = Registration("a1", "one", ("research",))
+    receipt = WebhookReceipt("signature", at(600))
+
+    async def notify(number: int) -> str:
+        try:
+            await houses[number % 2].engine.register(registration, receipt)
+        except WebhookReplayedError:
+            return "duplicate"
+        return "applied"
+
+    outcomes = Counter(await asyncio.gather(*map(notify, range(20))))
+    assert outcomes == {"applied": 1, "duplicate": 19}
+    assert len(await events(houses[0].storage, EventType.AGENT_REGISTERED)) == 1
+
+
+async def test_F99_equal_triggers_at_two_replicas_start_one_session(houses: list[House]) -> None:
+    await houses[0].register()
+    started = await asyncio.gather(
+        *(house.trigger(key="once", id="flow") for house in houses for _ in range(2)),
+        return_exceptions=True,
+    )
+    sessions = {one.id for one in started if not isinstance(one, BaseException)}
+    assert len(sessions) == 1
+    assert (await houses[1].storage.counts()).sessions == 1

@@ -243,6 +243,12 @@ def the_log_is_in_order(look: _Look) -> Iterator[str]:
         yield "The numbers of the event log do not rise."
 
 
+def nothing_had_to_be_repaired(look: _Look) -> Iterator[str]:
+    for event in look.record.events:
+        if event["type"] == "storage.repaired":
+            yield f"The service had to repair what it had stored: {event['data']}."
+
+
 def no_answer_is_an_accident(look: _Look) -> Iterator[str]:
     """Nobody sent bad input: an error that is no 'try again' is one of the service."""
     for status, count in look.record.answers.items():
@@ -274,6 +280,7 @@ RULES = (
     each_message_is_stored,
     each_attempt_is_sent_once,
     the_log_is_in_order,
+    nothing_had_to_be_repaired,
     no_answer_is_an_accident,
     no_replica_ends_by_itself,
 )

@@ -299,6 +299,10 @@ TAMPERED: dict[str, tuple[Callable[[Story], object], str]] = {
         lambda story: story.record.events[-1].update(seq=3),
         "The numbers of the event log do not rise",
     ),
+    "a repair": (
+        lambda story: story.event("storage.repaired", "s1", data={"found": "lease_lost"}),
+        "The service had to repair what it had stored: .*lease_lost",
+    ),
     "a death of its own": (
         lambda story: story.record.deaths.append("replica-1, status 1"),
         "A replica ended that nobody had killed: replica-1, status 1",

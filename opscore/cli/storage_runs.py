@@ -14,7 +14,7 @@ from opscore.cli.progress import progress
 from opscore.exceptions import ConfigurationError, OpsCoreError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.settings import load_settings
-from opscore.storage import open_storage, storage_of
+from opscore.storage import Storage, open_storage, storage_of
 from opscore.storage.transfer import Reader, Writer, compare, export_lines
 from opscore.storage.upkeep import IN_MEMORY, bring_up_to_date, is_in_memory, location, look
 
@@ -153,18 +153,23 @@ def _read(file: str) -> Iterator[IO[bytes]]:
 # --- forgetting ---------------------------------------------------------------------------------
 
 
+async def _now(storage: Storage) -> datetime:
+    return await storage.time() or datetime.now(UTC)
+
+
 async def _foresee(url: str) -> None:
     retention = load_settings().retention
-    counts = await storage_of(url, retention).prunable(retention, datetime.now(UTC))
+    storage = storage_of(url, retention)
+    counts = await storage.prunable(retention, await _now(storage))
     print(f"Would forget {_said(counts)}." if counts else "Nothing is to be forgotten.")
 
 
 async def _prune(url: str) -> None:
     retention = load_settings().retention
-    now = datetime.now(UTC)
     total: Counter[str] = Counter()
     storage = await open_storage(url, retention)
     try:
+        now = await _now(storage)
         with progress("Forgot") as tell:
             while counts := await storage.prune(retention, now):
                 total.update(counts)

@@ -1,7 +1,7 @@
 """The storage contract. Its docstrings are the specification that every store is tested against."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -74,6 +74,10 @@ class Storage(ABC):
     @abstractmethod
     async def ping(self) -> None:
         """Return if a write would work now; otherwise raise StorageError."""
+
+    @abstractmethod
+    def on_hint(self, wake: Callable[[], None]) -> None:
+        """Have `wake` called when another process may have made a task ready: soon, or never."""
 
     # --- deciding -----------------------------------------------------------------------
 

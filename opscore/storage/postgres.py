@@ -16,6 +16,7 @@ from asyncpg.connection import Connection
 from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, StorageError
 from opscore.storage.connections import Connections
+from opscore.storage.hints import Hints
 from opscore.storage.literals import written_out
 from opscore.storage.migrations import check_current, migrate
 from opscore.storage.sql.driver import CommitUnknownError, Driver, Run
@@ -76,6 +77,7 @@ class PostgresDriver(Driver):
     def __init__(self, url: str, connections: int) -> None:
         self._url = url
         self._links = Connections(self._connect, connections, _WAIT_FOR_CONNECTION)
+        self._hints: Hints | None = None
         # Leases are kept even when everybody else waits for a connection.
         self._urgent = Connections(self._connect, 1, _WAIT_FOR_CONNECTION)
 
@@ -99,8 +101,17 @@ class PostgresDriver(Driver):
                 return
 
     async def close(self) -> None:
+        if self._hints is not None:
+            await self._hints.close()
         self._links.close()
         self._urgent.close()
+
+    def on_hint(self, wake: Callable[[], None]) -> None:
+        self._hints = Hints(self._connect, wake)
+
+    def hint(self) -> None:
+        if self._hints is not None:
+            self._hints.give()
 
     # --- reading --------------------------------------------------------------------------
 

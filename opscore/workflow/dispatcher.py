@@ -95,6 +95,7 @@ class Dispatcher:
         self._posting = asyncio.Event()
         self._stopping = False
         engine.subscribe(self._on_change)
+        self._storage.on_hint(self._wake.set)
 
     # --- running --------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ from opscore.workflow.turns import Turns
 logger = logging.getLogger(__name__)
 
 F = TypeVar("F")
+R = TypeVar("R")
 Listener = Callable[[Change], None]
 
 _TRIES = 10
@@ -91,16 +92,13 @@ class Engine:
     async def agent_reported(self, report: StateReport) -> Change | None:
         """None when the agent is unknown; the report is kept for a registration that follows."""
         task_id = decisions.named_task(report.details)
-        # One after the other for each agent: they would only conflict, and none may be lost.
-        if not self._turns.take(report.agent_id):
-            await self._turns.wait(report.agent_id)
-        try:
-            change = await self._change(
+        change = await self._in_turn(
+            report.agent_id,
+            lambda: self._change(
                 lambda: self.storage.agent_facts(report.agent_id, task_id),
                 lambda facts, ctx: decisions.on_state_report(facts, report, ctx),
-            )
-        finally:
-            self._turns.leave(report.agent_id)
+            ),
+        )
         if change is None:
             large = report.size > _EARLY_REPORT_SIZE
             early = replace(report, details={}) if large else report
@@ -143,13 +141,16 @@ class Engine:
         self, claim: Claim, via: Delivery, outcome: Outcome, probe: bool = False
     ) -> Change | None:
         task = claim.task
-        return await self._change(
-            lambda: self.storage.task_facts(task.id),
-            lambda facts, ctx: decisions.on_outcome(
-                facts, task.attempt, task.owner or "", via, outcome, ctx, probe
+        return await self._in_turn(
+            claim.agent.id,
+            lambda: self._change(
+                lambda: self.storage.task_facts(task.id),
+                lambda facts, ctx: decisions.on_outcome(
+                    facts, task.attempt, task.owner or "", via, outcome, ctx, probe
+                ),
+                # Mostly nothing has changed since the claim; where it has, the write finds out.
+                TaskFacts(task, claim.session, claim.agent),
             ),
-            # Mostly nothing has changed since the claim; where it has, the write finds out.
-            TaskFacts(task, claim.session, claim.agent),
         )
 
     async def task_reported(self, task_id: str, report: TaskResult) -> Change | None:
@@ -269,6 +270,15 @@ class Engine:
                 return change
             await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE))
         raise _kept_changing()
+
+    async def _in_turn(self, agent_id: str, work: Callable[[], Awaitable[R]]) -> R:
+        """One after the other for each agent: they would only conflict, and none may be lost."""
+        if not self._turns.take(agent_id):
+            await self._turns.wait(agent_id)
+        try:
+            return await work()
+        finally:
+            self._turns.leave(agent_id)
 
     def _context(self) -> Context:
         return Context(

@@ -86,6 +86,17 @@ async def test_ended_sessions_are_kept_for_a_time(
     assert await kept(storage) == remaining
 
 
+async def test_F17_of_those_that_ended_at_one_moment_as_many_are_kept(open_with: Opener) -> None:
+    retention = Retention(ended_sessions=2, gone_agents=2)
+    storage = await open_with(retention)
+    for number in range(12):
+        await end(storage, number, moment=5)
+    await put(storage, *(gone(f"a{number}", 5) for number in range(6)))
+    counts = await prune_all(storage, retention, 10)
+    assert (counts["sessions"], counts["agents"]) == (10, 4)
+    assert len(await kept(storage)) == 2
+
+
 async def test_F17_nothing_unfinished_is_ever_forgotten(open_with: Opener) -> None:
     retention = Retention(ended_sessions=0, events=1000, agent_history=1, gone_agents=0)
     storage = await open_with(retention)

@@ -52,7 +52,6 @@ async def test_F17_batch_after_batch_until_the_bound_is_kept(build: Builder) -> 
     await house.register()
     for _ in range(12):
         await house.trigger()
-        await house.pass_time(1)
     await house.housekeeper.round()
     assert (await house.storage.counts()).sessions == 2
     (event,) = await house.events(EventType.STORAGE_PRUNED)

@@ -29,13 +29,18 @@ HUNDRED = 100
 
 
 @pytest.fixture
-async def houses(storage_kind: str) -> AsyncIterator[list[House]]:
+def couriers() -> list[FakeCourier]:
+    return [FakeCourier(), FakeCourier()]
+
+
+@pytest.fixture
+async def houses(storage_kind: str, couriers: list[FakeCourier]) -> AsyncIterator[list[House]]:
     """Two replicas whose dispatchers do not run."""
     with empty_url(storage_kind) as url:
-        stores = [await open_storage(url, Retention()) for _ in range(2)]
+        stores = [await open_storage(url, Retention()) for _ in couriers]
         yield [
-            House(storage, FakeCourier(), owner=f"d{number}")
-            for number, storage in enumerate(stores)
+            House(storage, courier, owner=f"d{number}")
+            for number, (storage, courier) in enumerate(zip(stores, couriers, strict=True))
         ]
         for storage in stores:
             await storage.close()
@@ -57,8 +62,8 @@ async def test_F44_a_hundred_equal_reports_at_two_replicas_count_once(
     await asyncio.gather(
         *(houses[number % 2].engine.agent_reported(report) for number in range(HUNDRED))
     )
-    tasks = await second.tasks(session.id)
-    assert [task.status for task in tasks] == [TaskStatus.COMPLETED, TaskStatus.QUEUED]
+    statuses = {task.step_id: task.status for task in await second.tasks(session.id)}
+    assert statuses == {"one": TaskStatus.COMPLETED, "two": TaskStatus.QUEUED}
     assert len(await events(first.storage, EventType.TASK_COMPLETED)) == 1
     candidate = await second.storage.agent("a1")
     assert candidate is not None
@@ -79,6 +84,19 @@ async def test_F58_a_webhook_that_reaches_both_is_applied_once(houses: list[Hous
     outcomes = Counter(await asyncio.gather(*map(notify, range(20))))
     assert outcomes == {"applied": 1, "duplicate": 19}
     assert len(await events(houses[0].storage, EventType.AGENT_REGISTERED)) == 1
+
+
+async def test_a_task_made_ready_at_one_is_taken_by_the_other_at_once(
+    houses: list[House], couriers: list[FakeCourier]
+) -> None:
+    """Though time stands still, and the other looks by itself only when time passes."""
+    first, second = houses
+    await second.start()
+    await first.register()
+    session = await first.trigger(step("one"))
+    await second.eventually(lambda: bool(couriers[1].sent))
+    assert couriers[1].sent[0][1].session.id == session.id
+    await second.close()
 
 
 async def test_F99_equal_triggers_at_two_replicas_start_one_session(houses: list[House]) -> None:

@@ -1,7 +1,7 @@
 """The one process that uses a storage in memory: its duties, and that it needs no mending."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from opscore.models import Event, Page, Replica
@@ -22,6 +22,9 @@ class MemoryReplicas(Storage):
     ) -> Page[Event]:
         """Nothing ever gets out of step."""
         return Page(())
+
+    def on_hint(self, wake: Callable[[], None]) -> None:
+        """There is no other process."""
 
     async def time(self) -> datetime | None:
         return None

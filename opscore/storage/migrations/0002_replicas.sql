@@ -30,6 +30,10 @@ INSERT INTO tallies (name, value) SELECT 'sessions', count(*) FROM sessions;
 INSERT INTO tallies (name, value) SELECT 'events', count(*) FROM events;
 INSERT INTO tallies (name, value) SELECT 'tasks.' || status, count(*) FROM tasks GROUP BY status;
 
+DROP INDEX sessions_ended;
+CREATE INDEX sessions_ended ON sessions (ended_at, id) WHERE ended_at IS NOT NULL;
+DROP INDEX agents_gone;
+CREATE INDEX agents_gone ON agents (gone_at, id) WHERE gone_at IS NOT NULL;
 CREATE INDEX sessions_definition ON sessions (definition);
 CREATE INDEX workflows_definition ON workflows (definition);
 

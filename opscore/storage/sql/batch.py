@@ -33,7 +33,7 @@ _ARMS = {
     "'' AS c, 0 AS m, 0 AS n FROM webhook_receipts WHERE signature {among}",
     "key": "SELECT 'key' AS kind, key AS id, 0 AS number, '' AS a, '' AS b, '' AS c, "
     "0 AS m, 0 AS n FROM idempotency_keys WHERE key {among}",
-    "flow": "SELECT 'flow' AS kind, one.value AS id, (SELECT max(turn) FROM tasks "
+    "flow": "SELECT 'flow' AS kind, one.value AS id, (SELECT max(turn) FROM tasks {by_flow} "
     "WHERE status = 'queued' AND flow = one.value) AS number, '' AS a, '' AS b, '' AS c, "
     "0 AS m, 0 AS n FROM {each}(?) AS one",
     "level": "SELECT 'level' AS kind, level AS id, turn AS number, '' AS a, '' AS b, '' AS c, "

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from opscore.crash_points import crash_point
-from opscore.models import Agent, Claim, Task
+from opscore.models import Agent, Claim, Task, TaskStatus
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.ordering import urgency
 from opscore.storage.sql.arrivals import Arrivals
@@ -22,10 +22,12 @@ _LEVELS_AT_ONCE = 200
 # `ready` are the levels of lanes with a free agent, `heads` the tasks whose turn is next there.
 _READY = """
 WITH RECURSIVE queued(level) AS (
-    SELECT min(level) FROM tasks WHERE status = 'queued'
+    SELECT min(level) FROM tasks {by_queue} WHERE status = 'queued'
     UNION ALL
-    SELECT (SELECT min(level) FROM tasks WHERE status = 'queued' AND level > queued.level)
-    FROM queued WHERE queued.level IS NOT NULL
+    SELECT (
+        SELECT min(level) FROM tasks {by_queue}
+        WHERE status = 'queued' AND level > queued.level
+    ) FROM queued WHERE queued.level IS NOT NULL
 ), ready(level, lane) AS (
     SELECT level, substr(level, 1, length(level) - 3) FROM queued
     WHERE level IS NOT NULL AND substr(level, length(level) - 1, 1) >= ? AND EXISTS (
@@ -38,7 +40,7 @@ WITH RECURSIVE queued(level) AS (
     SELECT tasks.id, tasks.level, tasks.preferred, tasks.turn, tasks.arrival, tasks.waiting_since
     FROM ready, {each}((
         SELECT {array}(id) FROM (
-            SELECT id FROM tasks WHERE status = 'queued' AND level = ready.level
+            SELECT id FROM tasks {by_queue} WHERE status = 'queued' AND level = ready.level
             ORDER BY turn, arrival LIMIT ?
         ) AS head
     )) AS two JOIN tasks ON tasks.id = two.value
@@ -67,7 +69,7 @@ WHERE agents.in_flight < agents.slots AND agent_lanes.lane IN (SELECT lane FROM 
 _HOLD = """
 SELECT 'task' AS kind, tasks.id, tasks.doc, sessions.doc, definitions.doc, tasks.turn, tasks.arrival
 FROM (
-    SELECT * FROM tasks WHERE id {among} AND status = 'queued' ORDER BY id {skip_locked}
+    SELECT * FROM tasks WHERE id {among} ORDER BY id {skip_locked}
 ) AS tasks JOIN sessions ON sessions.id = tasks.session_id
 JOIN definitions ON definitions.hash = sessions.definition
 UNION ALL
@@ -210,7 +212,8 @@ def _hold(dialect: Dialect, pairs: list[Pair]) -> Program[Held]:
     tasks = dump(sorted(task_id for task_id, _ in pairs))
     agents = dump(sorted({agent_id for _, agent_id in pairs}))
     rows = yield Fetch(dialect.sql(_HOLD), (tasks, agents))
-    queued = {row[1]: (load_task(row[2]), row) for row in rows if row[0] == "task"}
+    found = [(load_task(row[2]), row) for row in rows if row[0] == "task"]
+    queued = {task.id: (task, row) for task, row in found if task.status is TaskStatus.QUEUED}
     slots = {row[1]: row[5] for row in rows if row[0] == "agent"}
     kept = []
     for task_id, agent_id in pairs:

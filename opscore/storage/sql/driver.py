@@ -34,6 +34,12 @@ class Driver(ABC):
     async def close(self) -> None:
         """Give every connection back."""
 
+    def on_hint(self, wake: Callable[[], None]) -> None:  # noqa: B027 - where there is one process
+        """Have `wake` called for the hints of other processes."""
+
+    def hint(self) -> None:  # noqa: B027 - where there is one process, nobody is to be told
+        """Tell other processes that a task may have become ready."""
+
     @abstractmethod
     async def read(self, program: Program[R]) -> R:
         """Run a program of one statement that reads few rows by their keys."""

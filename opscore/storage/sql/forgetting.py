@@ -14,26 +14,26 @@ from opscore.storage.sql.writing import write_events
 
 _OLD_SESSIONS = """
 SELECT id, definition FROM sessions WHERE ended_at IS NOT NULL AND (
-    ended_at < ? OR ended_at <= (
-        SELECT ended_at FROM sessions WHERE ended_at IS NOT NULL
-        ORDER BY ended_at DESC LIMIT 1 OFFSET ?
+    ended_at < ? OR (ended_at, id) <= (
+        SELECT ended_at, id FROM sessions WHERE ended_at IS NOT NULL
+        ORDER BY ended_at DESC, id DESC LIMIT 1 OFFSET ?
     )
 )
 """
-_OLD_SESSIONS_BATCH = f"{_OLD_SESSIONS} ORDER BY ended_at LIMIT ? {{skip_locked}}"
+_OLD_SESSIONS_BATCH = f"{_OLD_SESSIONS} ORDER BY ended_at, id LIMIT ? {{skip_locked}}"
 
 _OLD_AGENTS = """
 SELECT id FROM agents WHERE gone_at IS NOT NULL AND in_flight = 0 AND (
-    gone_at < ? OR gone_at <= (
-        SELECT gone_at FROM agents WHERE gone_at IS NOT NULL
-        ORDER BY gone_at DESC LIMIT 1 OFFSET ?
+    gone_at < ? OR (gone_at, id) <= (
+        SELECT gone_at, id FROM agents WHERE gone_at IS NOT NULL
+        ORDER BY gone_at DESC, id DESC LIMIT 1 OFFSET ?
     )
 ) AND NOT EXISTS (
     SELECT 1 FROM tasks WHERE lane = 'agent:' || agents.id
     AND (status = 'queued' OR status = 'delayed')
 )
 """
-_OLD_AGENTS_BATCH = f"{_OLD_AGENTS} ORDER BY gone_at LIMIT ? {{skip_locked}}"
+_OLD_AGENTS_BATCH = f"{_OLD_AGENTS} ORDER BY gone_at, id LIMIT ? {{skip_locked}}"
 
 # Events of sessions go with their sessions; an agent's newest report is kept.
 _OLD_EVENTS = """

@@ -49,6 +49,10 @@ class Dialect:
     """The same, leaving out rows that someone else holds."""
     share: str
     """The same, letting others hold them likewise; nobody can delete them meanwhile."""
+    by_queue: str
+    """After `FROM tasks`: by the index of the queue, where the engine would not see it itself."""
+    by_flow: str
+    """The same by the index of flows."""
     text: str
     """The type of texts, ordered by their code points."""
     has_table: str
@@ -70,6 +74,8 @@ class Dialect:
             lock=self.lock,
             skip_locked=self.skip_locked,
             share=self.share,
+            by_queue=self.by_queue,
+            by_flow=self.by_flow,
         )
 
     def ddl(self, text: str) -> str:
@@ -84,6 +90,8 @@ SQLITE = Dialect(
     lock="",
     skip_locked="",
     share="",
+    by_queue="INDEXED BY tasks_queue",
+    by_flow="INDEXED BY tasks_flow",
     text="TEXT",
     has_table="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
     one_at_a_time="SELECT 1",
@@ -100,6 +108,8 @@ POSTGRES = Dialect(
     lock="FOR UPDATE",
     skip_locked="FOR UPDATE SKIP LOCKED",
     share="FOR KEY SHARE",
+    by_queue="",
+    by_flow="",
     text='TEXT COLLATE "C"',
     has_table="SELECT 1 WHERE to_regclass(?) IS NOT NULL",
     one_at_a_time="SELECT pg_advisory_xact_lock(7265671)",

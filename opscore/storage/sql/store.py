@@ -1,6 +1,6 @@
 """The SQL store: each method of the contract is one program."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -71,6 +71,9 @@ class SqlStorage(Storage):
     async def ping(self) -> None:
         await self._driver.write(leases.ping)
 
+    def on_hint(self, wake: Callable[[], None]) -> None:
+        self._driver.on_hint(wake)
+
     # --- deciding -------------------------------------------------------------------------
 
     async def agent_facts(self, agent_id: str, task_id: str | None = None) -> AgentFacts | None:
@@ -87,6 +90,8 @@ class SqlStorage(Storage):
 
     async def apply(self, change: Change) -> None:
         await self._batcher.apply(change)
+        if change.may_ready:
+            self._driver.hint()
 
     async def claim(
         self,

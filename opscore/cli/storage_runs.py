@@ -160,7 +160,10 @@ async def _now(storage: Storage) -> datetime:
 async def _foresee(url: str) -> None:
     retention = load_settings().retention
     storage = storage_of(url, retention)
-    counts = await storage.prunable(retention, await _now(storage))
+    try:
+        counts = await storage.prunable(retention, await _now(storage))
+    finally:
+        await storage.close()
     print(f"Would forget {_said(counts)}." if counts else "Nothing is to be forgotten.")
 
 

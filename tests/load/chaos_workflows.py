@@ -70,13 +70,14 @@ def definition(name: str) -> dict[str, Any]:
 
 def successor(workflow: str, step_id: str, stands_for: str | None) -> str | None:
     """The step that follows; after a stand-in the one that would have come anyway."""
-    own = _fields(workflow, step_id).get("nextTaskId")
+    own: str | None = _fields(workflow, step_id).get("nextTaskId")
     return own if own or stands_for is None else successor(workflow, stands_for, None)
 
 
 def stand_in(workflow: str, step_id: str) -> str | None:
     """The step that runs in the place of this one when it has failed."""
-    return _fields(workflow, step_id).get("fallback", {}).get("taskId")
+    named: str | None = _fields(workflow, step_id).get("fallback", {}).get("taskId")
+    return named
 
 
 def first(workflow: str) -> str:

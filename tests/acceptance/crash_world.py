@@ -4,6 +4,7 @@ They are patient: whatever is not acknowledged is sent again until it is.
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ ENDLESS = {"id": "endless", "timeout": 2, "tasks": [ONE_STEP]}
 FOR_NOBODY = {"id": "for-nobody", "timeout": 2, "tasks": [ONE_STEP]}
 OPEN = ("pending", "running", "waiting")
 _PAUSE = 0.04
+_TRY_ANYWAY = 0.5
 _PAGE = 200
 _FAILS_EVERY = 10
 
@@ -50,6 +52,8 @@ class CrashWorld:
         self._at_work: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
         self.app = Starlette(routes=[Route("/task", self._take, methods=["POST"])])
+        # Set by whoever has seen the service alive: it spares the others thousands of tries.
+        self._up = asyncio.Event()
         self._tasks = 0
         self._names = 0
 
@@ -60,6 +64,7 @@ class CrashWorld:
         try:
             answer = await self.http.request(method, f"{API}/{path}", **given)
         except httpx.TransportError:
+            self._up.clear()
             return None
         if answer.status_code in AGAIN:
             return None
@@ -69,6 +74,9 @@ class CrashWorld:
     async def insist(self, method: str, path: str, *fine: int, **given: Any) -> httpx.Response:
         """Ask until there is an answer, however many lives that takes."""
         while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TRY_ANYWAY):
+                    await self._up.wait()
             answer = await self.ask(method, path, *fine, **given)
             if answer is not None:
                 return answer
@@ -85,7 +93,10 @@ class CrashWorld:
             "contactEndpoint": self.endpoint,
             "concurrency": 50,
         }
-        return await self.ask("POST", "agents", json=body)
+        answer = await self.ask("POST", "agents", json=body)
+        if answer is not None:
+            self._up.set()
+        return answer
 
     async def _take(self, request: Request) -> Response:
         message = await request.json()

@@ -224,6 +224,7 @@ async def play(url: str, folder: Path) -> AsyncIterator[Play]:
             crash_world(f"http://127.0.0.1:{port}", kit_port) as world,
         ):
             first = await given.begin()
+            await eventually(world.announce, bool)
             await world.save_workflows()
             await first.killed()
             yield Play(given, world, random.Random(SEED))

@@ -6,6 +6,7 @@ import pytest
 
 from tests.acceptance import processes
 from tests.acceptance.world import World, world_around
+from tests.storages import empty_url
 
 LINES = 25
 
@@ -25,17 +26,27 @@ def kit_port() -> Iterator[int]:
         yield port
 
 
+@pytest.fixture
+def storage_url(storage_kind: str) -> Iterator[str]:
+    """An empty storage of the kind that the test runs on, for a service of its own."""
+    with empty_url(storage_kind) as url:
+        yield url
+
+
 @pytest.fixture(scope="session")
-def direct_opscore(tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.Service]:
+def in_mode_direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[processes.OnStorage]:
     settings = {"OPSCORE_DISPATCH_MODE": "direct"}
-    with processes.service(tmp_path_factory.mktemp("direct-mode"), settings) as running:
-        yield running
+    folder = tmp_path_factory.mktemp("direct-mode")
+    with processes.service_on_each_storage(folder, settings) as services:
+        yield services
 
 
 @pytest.fixture
-async def direct_world(direct_opscore: processes.Service) -> AsyncIterator[World]:
+async def direct_world(
+    in_mode_direct: processes.OnStorage, storage_kind: str
+) -> AsyncIterator[World]:
     """In mode direct, without any AgentKit."""
-    async with world_around(direct_opscore, 0) as world:
+    async with world_around(in_mode_direct(storage_kind), 0) as world:
         yield world
 
 

@@ -11,12 +11,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+from tests.storages import empty_url
 
 OPSCORE = (sys.executable, "-m", "opscore")
 READY_WITHIN = 20.0
@@ -149,19 +152,40 @@ def plain_client() -> httpx.AsyncClient:
 
 @contextmanager
 def service(
-    folder: Path, settings: Mapping[str, object] | None = None, *, stderr: int | None = None
+    folder: Path,
+    settings: Mapping[str, object] | None = None,
+    *,
+    name: str = "opscore",
+    stderr: int | None = None,
 ) -> Iterator[Service]:
     """`opscore serve` with a random key and secret on a free port, ready to be used."""
     key, secret = secrets.token_hex(16), secrets.token_hex(16)
     env = {"OPSCORE_API_KEY": key, "OPSCORE_WEBHOOK_SECRET": secret, "OPSCORE_PORT": "0"}
     env |= {name: str(value) for name, value in (settings or {}).items()}
-    with process("opscore", folder, *OPSCORE, "serve", env=env, stderr=stderr) as started:
+    with process(name, folder, *OPSCORE, "serve", env=env, stderr=stderr) as started:
         port = env["OPSCORE_PORT"]
         url = f"http://127.0.0.1:{port}"
         if port == "0":
             url = started.find(r"Uvicorn running on (http://[0-9.:]+)")
         wait_until_ready(url)
         yield Service(started, url, env["OPSCORE_API_KEY"], env["OPSCORE_WEBHOOK_SECRET"])
+
+
+# The service that uses this kind of storage.
+OnStorage = Callable[[str], Service]
+
+
+@contextmanager
+def service_on_each_storage(folder: Path, settings: Mapping[str, object]) -> Iterator[OnStorage]:
+    """A service for each kind of storage, started for the first who asks for it."""
+    with ExitStack() as stack:
+
+        @cache
+        def on(kind: str) -> Service:
+            here = {"OPSCORE_STORAGE_URL": stack.enter_context(empty_url(kind))}
+            return stack.enter_context(service(folder, {**settings, **here}, name=f"on-{kind}"))
+
+        yield on
 
 
 def wait_until_ready(url: str) -> None:

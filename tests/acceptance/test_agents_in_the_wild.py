@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from opscore.simulators.agent import SimulatedAgent
-from tests.acceptance.processes import Service, eventually, process, service
+from tests.acceptance.processes import OnStorage, eventually, process, service_on_each_storage
 from tests.acceptance.test_wire import register_event, signed
 from tests.acceptance.world import API, World, echo_step, sent_to, world_around
 
@@ -34,16 +34,16 @@ STYLES = [
 
 
 @pytest.fixture(scope="module")
-def opscore(tmp_path_factory: pytest.TempPathFactory, kit_port: int) -> Iterator[Service]:
+def in_mode_auto(tmp_path_factory: pytest.TempPathFactory, kit_port: int) -> Iterator[OnStorage]:
     settings = {"AGENTKIT_API_URL": f"http://127.0.0.1:{kit_port}"}
-    with service(tmp_path_factory.mktemp("auto-mode"), settings) as running:
-        yield running
+    with service_on_each_storage(tmp_path_factory.mktemp("auto-mode"), settings) as services:
+        yield services
 
 
 @pytest.fixture
-async def world(opscore: Service, kit_port: int) -> AsyncIterator[World]:
+async def world(in_mode_auto: OnStorage, storage_kind: str, kit_port: int) -> AsyncIterator[World]:
     """In mode auto, with an AgentKit that forwards."""
-    async with world_around(opscore, kit_port) as world:
+    async with world_around(in_mode_auto(storage_kind), kit_port) as world:
         await world.agentkit()
         yield world
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from opscore.simulators.agent import SimulatedAgent
-from tests.acceptance.processes import Service, eventually, service
+from tests.acceptance.processes import OnStorage, eventually, service, service_on_each_storage
 from tests.acceptance.world import World, echo_step, sent_to, world_around
 
 pytestmark = pytest.mark.acceptance
@@ -24,18 +24,20 @@ def at_agentkit(kit_port: int) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def opscore(
+def in_mode_agentkit(
     tmp_path_factory: pytest.TempPathFactory, at_agentkit: dict[str, str]
-) -> Iterator[Service]:
+) -> Iterator[OnStorage]:
     settings = {**at_agentkit, "OPSCORE_DISPATCH_MODE": "agentkit"}
-    with service(tmp_path_factory.mktemp("agentkit-mode"), settings) as running:
-        yield running
+    with service_on_each_storage(tmp_path_factory.mktemp("agentkit-mode"), settings) as services:
+        yield services
 
 
 @pytest.fixture
-async def world(opscore: Service, kit_port: int) -> AsyncIterator[World]:
+async def world(
+    in_mode_agentkit: OnStorage, storage_kind: str, kit_port: int
+) -> AsyncIterator[World]:
     """In mode agentkit."""
-    async with world_around(opscore, kit_port) as world:
+    async with world_around(in_mode_agentkit(storage_kind), kit_port) as world:
         yield world
 
 
@@ -87,10 +89,15 @@ async def test_through_an_agentkit_that_forwards(world: World) -> None:
 
 
 async def test_F36_in_mode_auto_an_agentkit_that_loses_every_forward_is_found_out(
-    tmp_path: Path, kit_port: int, at_agentkit: dict[str, str]
+    tmp_path: Path, kit_port: int, at_agentkit: dict[str, str], storage_url: str
 ) -> None:
     """Only the first task waits, and one at each probe; a mended AgentKit is noticed."""
-    settings = {**at_agentkit, "OPSCORE_START_TIMEOUT": 0.7, "OPSCORE_PROBE_INTERVAL": 1.5}
+    settings = {
+        **at_agentkit,
+        "OPSCORE_STORAGE_URL": storage_url,
+        "OPSCORE_START_TIMEOUT": 0.7,
+        "OPSCORE_PROBE_INTERVAL": 1.5,
+    }
     with service(tmp_path, settings) as running:
         async with world_around(running, kit_port) as world:
             kit = await world.agentkit(forwarding="loses")
@@ -127,9 +134,13 @@ async def test_in_mode_direct_nobody_needs_agentkit(direct_world: World) -> None
 
 
 async def test_F23_F38_tasks_wait_for_an_agentkit_that_is_down_and_none_is_lost(
-    tmp_path: Path, kit_port: int, at_agentkit: dict[str, str]
+    tmp_path: Path, kit_port: int, at_agentkit: dict[str, str], storage_url: str
 ) -> None:
-    settings = {**at_agentkit, "OPSCORE_DISPATCH_MODE": "agentkit"}
+    settings = {
+        **at_agentkit,
+        "OPSCORE_STORAGE_URL": storage_url,
+        "OPSCORE_DISPATCH_MODE": "agentkit",
+    }
     with service(tmp_path, settings) as running:
         async with world_around(running, kit_port) as world:
             async with world.agentkit_for_a_while() as kit:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.acceptance.processes import Service, service
+from tests.acceptance.processes import OnStorage, Service, service_on_each_storage
 from tests.acceptance.world import API, World, echo_step, sent_to, world_around
 
 pytestmark = pytest.mark.acceptance
@@ -22,16 +22,22 @@ NOTIFY = f"{API}/internal/agent/notify"
 
 
 @pytest.fixture(scope="module")
-def opscore(tmp_path_factory: pytest.TempPathFactory, kit_port: int) -> Iterator[Service]:
+def services(tmp_path_factory: pytest.TempPathFactory, kit_port: int) -> Iterator[OnStorage]:
     settings = {
         "OPSCORE_WEBHOOK_SECRET": f"{SECRET}, the-next-secret",
         # As it is often configured; the service takes the /v1 off.
         "AGENTKIT_API_URL": f"http://127.0.0.1:{kit_port}/v1",
         "OPSCORE_DISPATCH_MODE": "agentkit",
     }
-    with service(tmp_path_factory.mktemp("wire"), settings) as running:
-        running.secret = SECRET
-        yield running
+    with service_on_each_storage(tmp_path_factory.mktemp("wire"), settings) as on:
+        yield on
+
+
+@pytest.fixture
+def opscore(services: OnStorage, storage_kind: str) -> Service:
+    running = services(storage_kind)
+    running.secret = SECRET
+    return running
 
 
 @pytest.fixture

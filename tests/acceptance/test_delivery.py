@@ -204,6 +204,8 @@ async def test_F26_F27_a_refused_task_is_sent_again(
     assert [first["payload"]["attempt"], second["payload"]["attempt"]] == [1, 2]
 
 
+# It takes 5 s; other delays are kept by every storage above.
+@pytest.mark.storages("memory")
 async def test_F30_an_agent_that_agentkit_has_forgotten_is_asked_for_again(world: World) -> None:
     kit = await world.agentkit()
     agent = await world.agent("gather")

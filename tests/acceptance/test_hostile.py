@@ -1,4 +1,7 @@
-"""Clients that mean harm, or only stand still, over real sockets."""
+"""Clients that mean harm, or only stand still, over real sockets.
+
+All of them are dealt with before a storage is asked, so that it does not matter which there is.
+"""
 
 import asyncio
 import json

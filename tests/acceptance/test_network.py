@@ -1,7 +1,8 @@
 """The services of docker-compose.yml do a whole workflow together.
 
 Inside the compose network (`docker compose --profile tests run tests`) the running containers are
-used; everywhere else the same commands are started as processes on loopback.
+used; everywhere else the same commands are started as processes on loopback. The storage is the
+one that the file chooses.
 """
 
 import os

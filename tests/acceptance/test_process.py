@@ -1,4 +1,7 @@
-"""The service as a process: how it starts, refuses to start, is stopped and says what it does."""
+"""The service as a process: how it starts, refuses to start, is stopped and says what it does.
+
+Where a test does not ask for a storage, what it looks at is decided without one.
+"""
 
 import asyncio
 import json
@@ -21,6 +24,7 @@ from tests.acceptance.processes import (
     clean_environment,
     eventually,
     process,
+    reserved_port,
     service,
     wait_until_ready,
 )
@@ -189,9 +193,9 @@ async def not_ready(world: World) -> Any:
 
 
 async def test_F9_after_sigterm_what_is_under_way_ends_and_nothing_new_begins(
-    tmp_path: Path,
+    tmp_path: Path, storage_url: str
 ) -> None:
-    async with world_with(tmp_path) as world:
+    async with world_with(tmp_path, OPSCORE_STORAGE_URL=storage_url) as world:
         agent = await world.agent("slow", style="example", workSeconds=1)
         under_way = await world.start(agent, echo_step("only"))
         waiting = await world.start(agent, echo_step("only"))
@@ -226,6 +230,40 @@ def completed(lines: list[dict[str, Any]], session_id: str) -> bool:
     )
 
 
+@pytest.mark.storages("sqlite", "postgres")
+async def test_F9_after_sigterm_and_a_new_start_all_is_there_and_what_waited_goes_on(
+    tmp_path: Path, storage_url: str
+) -> None:
+    templates = tmp_path / "templates"
+    templates.mkdir()
+    (templates / "greet.yaml").write_text(TEMPLATE)
+    settings = {
+        "OPSCORE_STORAGE_URL": storage_url,
+        "OPSCORE_WORKFLOWS_DIR": templates,
+        "OPSCORE_API_KEY": "a-key-of-the-tests",
+    }
+    with reserved_port() as port:
+        settings["OPSCORE_PORT"] = port
+        async with world_with(tmp_path, **settings) as world:
+            agent = await world.agent("slow", style="example", workSeconds=0.5)
+            under_way = await world.start(agent, echo_step("only"))
+            waiting = await world.start(agent, echo_step("first"), echo_step("second"))
+            await eventually(world.ready, lambda ready: ready["messagesUnderWay"] == 1)
+            world.service.process.send(signal.SIGTERM)
+            assert await asyncio.to_thread(world.service.process.ended, 30) == 0
+            with service(tmp_path, DIRECT | settings):
+                assert (await world.finish(waiting))["status"] == "completed"
+                assert (await world.get(f"session/{under_way}"))["status"] == "completed"
+                tasks = [*await world.tasks(under_way), *await world.tasks(waiting)]
+                assert [(task["stepId"], task["attempt"]) for task in tasks] == [
+                    ("only", 1),
+                    ("first", 1),
+                    ("second", 1),
+                ]
+                assert (await world.get("workflow/greet"))["revision"] == 1
+            assert agent.begun == 3
+
+
 async def test_F9_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
     async with world_with(tmp_path) as world:
         agent = await world.agent("slow", style="example", workSeconds=20)
@@ -243,8 +281,10 @@ async def test_F9_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
 # --- being held up -------------------------------------------------------------------------------
 
 
-async def test_F16_a_process_that_stood_still_says_so_and_loses_no_lease(tmp_path: Path) -> None:
-    async with world_with(tmp_path) as world:
+async def test_F16_a_process_that_stood_still_says_so_and_loses_no_lease(
+    tmp_path: Path, storage_url: str
+) -> None:
+    async with world_with(tmp_path, OPSCORE_STORAGE_URL=storage_url) as world:
         agent = await world.agent("slow", style="example", workSeconds=1)
         session_id = await world.start(agent, echo_step("only"))
         await eventually(world.ready, lambda ready: ready["messagesUnderWay"] == 1)

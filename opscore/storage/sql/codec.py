@@ -19,6 +19,7 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.storage.sql.program import Row
+from opscore.storage.sql.recent import Recent
 
 R = TypeVar("R")
 
@@ -62,12 +63,34 @@ def moment(value: int) -> datetime:
     return _EPOCH + value * _MICROSECOND
 
 
+_agents: Recent[str, Agent] = Recent(_agent.validate_json, len)
+_tasks: Recent[str, Task] = Recent(_task.validate_json, len)
+
+
+def forget_recent() -> None:
+    """Have everything decoded anew."""
+    for recent in (_agents, _tasks, _sessions):
+        recent.forget()
+
+
+def dump_agent(agent: Agent) -> str:
+    doc = dump(agent)
+    _agents.note(doc, agent)
+    return doc
+
+
 def load_agent(doc: str) -> Agent:
-    return _agent.validate_json(doc)
+    return _agents.get(doc)
+
+
+def dump_task(task: Task) -> str:
+    doc = dump(task)
+    _tasks.note(doc, task)
+    return doc
 
 
 def load_task(doc: str) -> Task:
-    return _task.validate_json(doc)
+    return _tasks.get(doc)
 
 
 def load_report(doc: str) -> StateReport:
@@ -105,8 +128,23 @@ def dump_session(session: WorkflowSession) -> str:
 
 
 def load_session(doc: str, definition: str) -> WorkflowSession:
+    return _sessions.get((doc, definition))
+
+
+def note_session(doc: str, definition: str, session: WorkflowSession) -> None:
+    """These texts were made of this session."""
+    _sessions.note((doc, definition), session)
+
+
+def _decode_session(texts: tuple[str, str]) -> WorkflowSession:
+    doc, definition = texts
     values = orjson.loads(doc)
     return _session.validate_python({**values, "definition": load_definition(definition)})
+
+
+_sessions: Recent[tuple[str, str], WorkflowSession] = Recent(
+    _decode_session, lambda texts: len(texts[0])
+)
 
 
 def load_event(row: Row) -> Event:

@@ -98,7 +98,7 @@ def _task(row: Row) -> Sequence[Any]:
 
 
 def _session(row: Row) -> Sequence[Any]:
-    definition = row[SESSION_COLUMNS.index("definition")]
+    definition = row[SESSION_COLUMNS.index("definition")], row[-1]
     return session_row(load_session(row[SESSION_COLUMNS.index("doc")], row[-1]), definition)
 
 

@@ -4,7 +4,15 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from opscore.models import Agent, Event, Standing, Task, WorkflowSession, slots
-from opscore.storage.sql.codec import dump, dump_session, micros, micros_or_none
+from opscore.storage.sql.codec import (
+    dump,
+    dump_agent,
+    dump_session,
+    dump_task,
+    micros,
+    micros_or_none,
+    note_session,
+)
 from opscore.storage.sql.program import Execute, Program
 
 Rows = Sequence[tuple[Any, ...]]
@@ -102,11 +110,15 @@ def agent_row(agent: Agent) -> tuple[Any, ...]:
         micros(agent.last_seen_at or agent.registered_at),
         micros_or_none(gone),
         micros_or_none(agent.due_at),
-        dump(agent),
+        dump_agent(agent),
     )
 
 
-def session_row(session: WorkflowSession, definition_hash: str) -> tuple[Any, ...]:
+def session_row(session: WorkflowSession, definition: tuple[str, str]) -> tuple[Any, ...]:
+    """`definition` is its hash and its text."""
+    definition_hash, text = definition
+    doc = dump_session(session)
+    note_session(doc, text, session)
     name = session.definition.name or ""
     return (
         session.id,
@@ -119,7 +131,7 @@ def session_row(session: WorkflowSession, definition_hash: str) -> tuple[Any, ..
         micros_or_none(session.due_at),
         f"{session.id}\n{session.workflow_id}\n{name}".lower(),
         definition_hash,
-        dump_session(session),
+        doc,
     )
 
 
@@ -142,7 +154,7 @@ def task_row(task: Task, turn: int, arrival: int) -> tuple[Any, ...]:
         task.owner,
         micros_or_none(task.due_at),
         micros(task.created_at),
-        dump(task),
+        dump_task(task),
     )
 
 

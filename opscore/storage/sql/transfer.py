@@ -230,7 +230,7 @@ def _store_workflows(records: Sequence[WorkflowRevision], texts: DefinitionTexts
 
 def _store_sessions(records: Sequence[Session], texts: DefinitionTexts) -> Program[None]:
     yield from _store_definitions(records, texts)
-    rows = [session_row(one, texts.of(one.definition)[0]) for one in records]
+    rows = [session_row(one, texts.of(one.definition)) for one in records]
     yield Execute(insert("sessions", SESSION_COLUMNS), rows)
 
 

@@ -117,7 +117,7 @@ def _write_definitions(dialect: Dialect, texts: DefinitionTexts, batch: Batch) -
 
 def _write_sessions(texts: DefinitionTexts, batch: Batch) -> Program[None]:
     if batch.sessions:
-        rows = [session_row(one, texts.of(one.definition)[0]) for one in batch.sessions.values()]
+        rows = [session_row(one, texts.of(one.definition)) for one in batch.sessions.values()]
         yield from put("sessions", SESSION_COLUMNS, rows, batch.stored_sessions)
 
 

@@ -1,0 +1,82 @@
+"""Records come back from their JSON as they went in, and are not made twice for nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from opscore.models import Delivery, Hold, HoldReason, TaskStatus
+from opscore.storage.sql import codec
+from opscore.storage.sql.recent import Recent
+from tests import builders
+from tests.builders import at, definition, step
+
+AGENT = builders.agent(
+    "a1",
+    metadata={"a": [1, None, {"b": "ü"}]},
+    hold=Hold(HoldReason.REPORTED_ERROR, at(1), at(2)),
+    last_seen_at=at(3),
+)
+TASK = builders.task(
+    status=TaskStatus.DISPATCHED,
+    parameters={"deep": {"list": [1.5, "x", False]}},
+    via=Delivery.DIRECT,
+    lease_until=at(9),
+    error={"code": "x", "message": "y"},
+    result=["any", 1],
+)
+SESSION = builders.session(
+    definition=definition(step("one", delay=builders.seconds(1.5)), step("two")),
+    input={"topic": "x"},
+    results={"one": {"n": 1}},
+    metadata={"m": None},
+)
+
+
+def _session_again() -> Any:
+    doc, text = codec.dump_session(SESSION), codec.dump(SESSION.definition)
+    codec.note_session(doc, text, SESSION)
+    codec.forget_recent()
+    return codec.load_session(doc, text)
+
+
+def _agent_again() -> Any:
+    doc = codec.dump_agent(AGENT)
+    codec.forget_recent()
+    return codec.load_agent(doc)
+
+
+def _task_again() -> Any:
+    doc = codec.dump_task(TASK)
+    codec.forget_recent()
+    return codec.load_task(doc)
+
+
+@pytest.mark.parametrize(
+    ("again", "value"), [(_agent_again, AGENT), (_task_again, TASK), (_session_again, SESSION)]
+)
+def test_a_record_comes_back_as_it_went_in(again: Callable[[], Any], value: Any) -> None:
+    found = again()
+    assert found == value
+    assert found is not value
+
+
+def test_what_was_written_is_read_without_being_decoded() -> None:
+    doc = codec.dump_agent(AGENT)
+    assert codec.load_agent(doc) is AGENT
+    assert codec.load_agent(codec.dump_agent(replace(AGENT, rev=AGENT.rev + 1))) != AGENT
+
+
+def test_only_the_latest_small_texts_are_kept() -> None:
+    made: list[str] = []
+
+    def load(text: str) -> str:
+        made.append(text)
+        return text
+
+    recent = Recent(load, len, bound=2)
+    large = "x" * 10_000
+    for text in ("a", "a", large, large, "b", "c", "a", "c"):
+        assert recent.get(text) == text
+    assert made == ["a", large, large, "b", "c", "a"]

@@ -54,6 +54,8 @@ class CrashWorld:
         self.app = Starlette(routes=[Route("/task", self._take, methods=["POST"])])
         # Set by whoever has seen the service alive: it spares the others thousands of tries.
         self._up = asyncio.Event()
+        self._posts: list[Post] = []
+        self._posts_seen = 0
         self._tasks = 0
         self._names = 0
 
@@ -212,32 +214,39 @@ class CrashWorld:
 
     async def record(self) -> Record:
         """All that has to be true of it is what the checker of chaos runs looks for."""
-        sessions = [one for one in await self.pages("sessions") if one["workflowId"] in WORKFLOWS]
-        kept = {one["sessionId"] for one in sessions}
+        self.note_posts()
+        stored = await self.pages("sessions")
+        sessions = [one for one in stored if one["workflowId"] in WORKFLOWS]
+        others = {one["sessionId"] for one in stored if one["workflowId"] not in WORKFLOWS}
+        tasks = [one for one in await self.pages("tasks") if one["sessionId"] not in others]
         return Record(
             sent=self.sent,
             acks=self.acks,
             counted=self.counted,
-            posts=[post for post in self._posts() if post.session_id in kept],
+            posts=[post for post in self._posts if post.session_id not in others],
             sessions=sessions,
-            tasks=[one for one in await self.pages("tasks") if one["sessionId"] in kept],
+            tasks=tasks,
             events=await self.pages("events"),
         )
 
-    def _posts(self) -> list[Post]:
-        assert self.kit.received.total == len(self.kit.received.after()), "the log has overflowed"
-        bodies = [(entry.agent_id or "", entry.body) for entry in self.kit.received.after()]
-        return [
-            Post(
-                agent_id,
-                body["messageType"],
-                body["opscore_session_id"],
-                body["opscore_task_id"],
-                body["payload"]["attempt"],
-            )
-            for agent_id, body in bodies
-            if isinstance(body, dict) and "messageType" in body
-        ]
+    def note_posts(self) -> None:
+        """The simulator keeps the newest only, so they are read while they come."""
+        entries = self.kit.received.after(self._posts_seen)
+        assert self.kit.received.total == self._posts_seen + len(entries), "some have gone"
+        self._posts_seen = self.kit.received.total
+        for entry in entries:
+            if isinstance(entry.body, dict) and "messageType" in entry.body:
+                self._posts.append(_post(entry.agent_id or "", entry.body))
+
+
+def _post(agent_id: str, body: dict[str, Any]) -> Post:
+    return Post(
+        agent_id,
+        body["messageType"],
+        body["opscore_session_id"],
+        body["opscore_task_id"],
+        body["payload"]["attempt"],
+    )
 
 
 # --- stimuli ------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 
 KILLS = int(os.environ.get("OPSCORE_TEST_KILLS", "5"))
 SEED = int(os.environ.get("OPSCORE_TEST_SEED", "1"))
+TIME_LIMIT = 300 + 60 * KILLS
 REACHED_WITHIN = 15.0
 SETTLED_WITHIN = 60.0
 NEW_EVERY = 4
@@ -184,6 +185,7 @@ class Play:
             pytest.fail(f"{name} was not reached within {REACHED_WITHIN:g} seconds.")
         assert life.end.result() == KILLED, name
         self.world.check()
+        self.world.note_posts()
 
     async def _press_on(self, life: Life, way: Way) -> None:
         """The usual traffic, and what the crash point needs, until the service is dead."""
@@ -232,7 +234,7 @@ async def play(url: str, folder: Path) -> AsyncIterator[Play]:
             yield Play(given, world, random.Random(SEED))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(TIME_LIMIT)
 async def test_whatever_the_service_dies_of_nothing_is_lost(
     kind: str, storage: str, tmp_path: Path, record_property: Record
 ) -> None:
@@ -247,7 +249,7 @@ async def test_whatever_the_service_dies_of_nothing_is_lost(
     note(record_property, kind, stage.deaths, names)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(TIME_LIMIT)
 async def test_whenever_the_service_dies_nothing_unfinished_is_forgotten(
     kind: str, storage: str, tmp_path: Path, record_property: Record
 ) -> None:
@@ -262,7 +264,7 @@ async def test_whenever_the_service_dies_nothing_unfinished_is_forgotten(
     note(record_property, kind, stage.deaths, names)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(TIME_LIMIT)
 async def test_F8_killed_inside_a_migration(
     kind: str, storage: str, tmp_path: Path, record_property: Record
 ) -> None:

@@ -69,6 +69,10 @@ REFUSED: dict[str, tuple[dict[str, str], list[str]]] = {
             r"^AGENTKIT_TIMEOUT: .*300",
         ],
     ),
+    "storage": (
+        {"OPSCORE_STORAGE_URL": "postgresql://opscore:canary@127.0.0.1:nine/opscore"},
+        [r"^OPSCORE_STORAGE_URL cannot be read; .*%XX"],
+    ),
     "agentkit": ({"AGENTKIT_API_URL": "nonsense"}, [r"^AGENTKIT_API_URL .*http://host:port"]),
     "log file": (
         {"OPSCORE_LOG_FILE": "no/such/folder/log"},
@@ -124,6 +128,7 @@ def test_what_is_wrong_is_one_clear_sentence_each_and_exit_status_2(
     assert attempts[name].returncode == 2, errors
     assert output == ""
     assert "Traceback" not in errors
+    assert "canary" not in errors
     sentences = [line for line in errors.splitlines() if not line.startswith("{")]
     patterns = REFUSED[name][1]
     assert len(sentences) == len(patterns), errors

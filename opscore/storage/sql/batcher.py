@@ -20,65 +20,81 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE = 500
 _PAUSES = (0.1, 0.2, 0.5, 1.0)
+_REMOTE_WRITERS = 2
+
+
+Waiting = tuple[Change, "asyncio.Future[None]"]
 
 
 class Batcher:
+    """Over a connection that takes its time, one batch is made while another is committed."""
+
     def __init__(self, driver: Driver, arrivals: Arrivals) -> None:
-        self._arrivals = arrivals
-        self._driver = driver
-        self._dialect = driver.dialect
-        self._id = new_id()
-        self._number = 0
-        self._texts = DefinitionTexts()
-        self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        texts = DefinitionTexts()
+        count = _REMOTE_WRITERS if driver.dialect.remote else 1
+        self._idle = [Writer(driver, texts, arrivals) for _ in range(count)]
+        self._waiting: list[Waiting] = []
+        self._running: set[asyncio.Task[None]] = set()
 
     async def apply(self, change: Change) -> None:
         """Return once the change is committed; raise what was in its way."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, done))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write(), name="storage writer")
+        if self._idle:
+            running = asyncio.create_task(self._write(self._idle.pop()), name="storage writer")
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
         await done
 
     async def close(self) -> None:
-        while self._writer is not None:
-            await asyncio.wait([self._writer])
+        while self._running:
+            await asyncio.wait(self._running)
 
-    async def _write(self) -> None:
+    async def _write(self, writer: "Writer") -> None:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-                await self._commit(batch)
+                await _commit(writer, batch)
         finally:
-            self._writer = None
+            self._idle.append(writer)
 
-    async def _commit(self, batch: list[tuple[Change, asyncio.Future[None]]]) -> None:
-        crash_point("batch.taken")
-        verdicts: Sequence[Exception | None]
-        try:
-            verdicts = await self._written([change for change, _ in batch])
-        except Exception as error:  # noqa: BLE001 - handed to everybody who waits for this batch
-            verdicts = [error] * len(batch)
-        crash_point("batch.written")
-        for (_, done), verdict in zip(batch, verdicts, strict=True):
-            if done.cancelled():
-                continue
-            if verdict is None:
-                done.set_result(None)
-            else:
-                done.set_exception(verdict)
 
-    async def _written(self, changes: list[Change]) -> Verdicts:
+async def _commit(writer: "Writer", batch: Sequence[Waiting]) -> None:
+    crash_point("batch.taken")
+    verdicts: Sequence[Exception | None]
+    try:
+        verdicts = await writer.write([change for change, _ in batch])
+    except Exception as error:  # noqa: BLE001 - handed to everybody who waits for this batch
+        verdicts = [error] * len(batch)
+    crash_point("batch.written")
+    for (_, done), verdict in zip(batch, verdicts, strict=True):
+        if done.cancelled():
+            continue
+        if verdict is None:
+            done.set_result(None)
+        else:
+            done.set_exception(verdict)
+
+
+class Writer:
+    """Writes one batch after the other, and knows how to ask for the fate of the last one."""
+
+    def __init__(self, driver: Driver, texts: DefinitionTexts, arrivals: Arrivals) -> None:
+        self._driver = driver
+        self._texts = texts
+        self._arrivals = arrivals
+        self._id = new_id()
+        self._number = 0
+
+    async def write(self, changes: Sequence[Change]) -> Verdicts:
+        dialect = self._driver.dialect
         self._number += 1
-        mark = Mark(self._id, self._number, datetime.now(UTC)) if self._dialect.remote else None
+        mark = Mark(self._id, self._number, datetime.now(UTC)) if dialect.remote else None
         verdicts: Verdicts = []
 
         def program() -> Program[Verdicts]:
             nonlocal verdicts
-            verdicts = yield from apply_changes(
-                self._dialect, self._texts, self._arrivals, changes, mark
-            )
+            verdicts = yield from apply_changes(dialect, self._texts, self._arrivals, changes, mark)
             return verdicts
 
         try:

@@ -282,8 +282,10 @@ def _run(connection: sqlite3.Connection, program: Program[R]) -> R:
         statement = next(program)
         while True:
             if isinstance(statement, Execute):
-                for arguments in statement.rows:
-                    connection.execute(statement.sql, arguments)
+                if len(statement.rows) == 1:
+                    connection.execute(statement.sql, statement.rows[0])
+                else:
+                    connection.executemany(statement.sql, statement.rows)
                 answer = ()
             else:
                 answer = connection.execute(statement.sql, statement.args).fetchall()

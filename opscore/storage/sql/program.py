@@ -7,6 +7,7 @@ transaction, synchronously or not. So the same code serves every engine.
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -66,6 +67,7 @@ class Dialect:
     remote: bool
     """Whether several processes share the database, over connections that may break."""
 
+    @cache  # noqa: B019 - there are two dialects, and they live as long as the process
     def sql(self, text: str) -> str:
         return text.format(
             among=self.among,

@@ -16,6 +16,7 @@ from opscore.models import (
 )
 from opscore.storage.interface import DueItems
 from opscore.storage.sql.codec import (
+    dump,
     load_agent,
     load_report,
     load_session,
@@ -23,7 +24,7 @@ from opscore.storage.sql.codec import (
     micros,
     moment,
 )
-from opscore.storage.sql.program import Fetch, Program, Row
+from opscore.storage.sql.program import Dialect, Fetch, Program, Row
 from opscore.storage.sql.rows import level_of
 
 IN_FLIGHT = "(tasks.status = 'dispatched' OR tasks.status = 'running')"
@@ -36,12 +37,15 @@ JOIN definitions ON definitions.hash = sessions.definition
 LEFT JOIN agents ON agents.id = tasks.agent_id
 """
 _NAMED = f"{_TASK_FACTS} WHERE tasks.id = ?"
-_ONLY = f"{_TASK_FACTS} WHERE tasks.agent_id = ? AND {IN_FLIGHT} AND agents.in_flight = 1"
-# Only the row of the agent says how many tasks it has in flight.
-_AGENT = """
+# Only the row of an agent says how many tasks it has in flight.
+_AGENTS = """
 SELECT NULL AS task, NULL AS session, NULL AS definition, doc AS agent, in_flight
-FROM agents WHERE id = ?
+FROM agents WHERE id {among}
 """
+_ONLY = f"""
+{_TASK_FACTS} WHERE tasks.agent_id {{among}} AND {IN_FLIGHT} AND agents.in_flight = 1
+"""
+_NAMED_ONES = f"{_TASK_FACTS} WHERE tasks.id {{among}}"
 
 _REGISTRATION_FACTS = """
 SELECT 'agent' AS kind, doc FROM agents WHERE id = ?
@@ -106,19 +110,34 @@ def _task_facts(row: Row) -> TaskFacts:
     )
 
 
-def agent_facts(agent_id: str, task_id: str | None) -> Program[AgentFacts | None]:
-    if task_id is None:
-        rows = yield Fetch(f"{_AGENT} UNION ALL {_ONLY}", (agent_id, agent_id))
-    else:
-        rows = yield Fetch(f"{_AGENT} UNION ALL {_NAMED}", (agent_id, task_id))
-    found = next((row for row in rows if row[4] is not None), None)
-    if found is None:
-        return None
-    agent, in_flight = load_agent(found[3]), found[4]
-    subject = next((_task_facts(row) for row in rows if row[4] is None), None)
-    if task_id is None:
-        return AgentFacts(agent, in_flight, only=subject)
-    return AgentFacts(agent, in_flight, named=subject)
+Ask = tuple[str, str | None]
+"""An agent's id, and the id of the task that is named, if one is."""
+
+
+def agents_facts(dialect: Dialect, asks: Sequence[Ask]) -> Program[list[AgentFacts | None]]:
+    parts = (
+        (_AGENTS, {agent_id for agent_id, _ in asks}),
+        (_ONLY, {agent_id for agent_id, task_id in asks if task_id is None}),
+        (_NAMED_ONES, {task_id for _, task_id in asks if task_id is not None}),
+    )
+    sql = " UNION ALL ".join(part for part, ids in parts if ids)
+    args = tuple(dump(sorted(ids)) for _, ids in parts if ids)
+    rows = yield Fetch(dialect.sql(sql), args)
+    agents = ((load_agent(row[3]), row[4]) for row in rows if row[4] is not None)
+    known = {agent.id: (agent, in_flight) for agent, in_flight in agents}
+    facts = [_task_facts(row) for row in rows if row[4] is None]
+    by_task = {one.task.id: one for one in facts}
+    only = {one.task.agent_id: one for one in facts if one.task.status.in_flight}
+
+    def of(agent_id: str, task_id: str | None) -> AgentFacts | None:
+        if agent_id not in known:
+            return None
+        agent, in_flight = known[agent_id]
+        if task_id is not None:
+            return AgentFacts(agent, in_flight, named=by_task.get(task_id))
+        return AgentFacts(agent, in_flight, only=only.get(agent_id) if in_flight == 1 else None)
+
+    return [of(*ask) for ask in asks]
 
 
 def registration_facts(agent_id: str, since: datetime) -> Program[RegistrationFacts]:

@@ -44,11 +44,14 @@ from opscore.storage.sql import (
     transfer,
 )
 from opscore.storage.sql.arrivals import Arrivals
-from opscore.storage.sql.batcher import Batcher
+from opscore.storage.sql.codec import DefinitionTexts
 from opscore.storage.sql.driver import Driver
+from opscore.storage.sql.together import Together
+from opscore.storage.sql.writer import Writer
 
 # What others have taken meanwhile is seen by the next look.
 _CLAIM_TRIES = 5
+_REMOTE_AT_ONCE = 2
 
 
 class SqlStorage(Storage):
@@ -59,13 +62,19 @@ class SqlStorage(Storage):
         self._driver = driver
         self._history = retention.agent_history
         self._arrivals = Arrivals()
-        self._batcher = Batcher(driver, self._arrivals)
+        texts = DefinitionTexts()
+        # Over connections that take their time, one group is made while another is under way.
+        at_once = 1 if self.exclusive else _REMOTE_AT_ONCE
+        writers = [Writer(driver, texts, self._arrivals) for _ in range(at_once)]
+        self._changes = Together("storage writer", [one.write for one in writers])
+        self._facts = Together("storage reader", [self._agents_facts] * at_once)
 
     async def open(self) -> None:
         await self._driver.open()
 
     async def close(self) -> None:
-        await self._batcher.close()
+        await self._changes.close()
+        await self._facts.close()
         await self._driver.close()
 
     async def ping(self) -> None:
@@ -77,7 +86,12 @@ class SqlStorage(Storage):
     # --- deciding -------------------------------------------------------------------------
 
     async def agent_facts(self, agent_id: str, task_id: str | None = None) -> AgentFacts | None:
-        return await self._driver.read(reading.agent_facts(agent_id, task_id))
+        if self.exclusive:
+            return (await self._agents_facts([(agent_id, task_id)]))[0]
+        return await self._facts.ask((agent_id, task_id))
+
+    async def _agents_facts(self, asks: Sequence[reading.Ask]) -> list[AgentFacts | None]:
+        return await self._driver.read(reading.agents_facts(self._driver.dialect, asks))
 
     async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
         return await self._driver.read(reading.registration_facts(agent_id, since))
@@ -89,7 +103,7 @@ class SqlStorage(Storage):
         return await self._driver.read(reading.session_facts(session_id))
 
     async def apply(self, change: Change) -> None:
-        await self._batcher.apply(change)
+        await self._changes.ask(change)
         if change.may_ready:
             self._driver.hint()
 

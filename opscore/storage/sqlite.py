@@ -130,11 +130,12 @@ class SqliteDriver(Driver):
                 if group:
                     self._begin(group)
                     await loop.run_in_executor(self._writer, self._commit, group)
-                long, self._long = self._long[:1], self._long[1:]
-                if long:
-                    await loop.run_in_executor(self._writer, self._begin_and_commit, long)
-                for work in (*group, *long):
-                    _tell(work)
+                    for work in group:
+                        _tell(work)
+                if self._long:
+                    long = self._long.pop(0)
+                    await loop.run_in_executor(self._writer, self._begin_and_commit, [long])
+                    _tell(long)
         finally:
             self._loop_task = None
 

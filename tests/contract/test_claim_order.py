@@ -144,3 +144,18 @@ async def test_a_change_while_queued_keeps_the_place(storage: Storage) -> None:
     claims = await claim(storage)
     assert tasks_of(claims) == [task.id for task in tasks]
     assert claims[0].task.name == "renamed"
+
+
+async def test_F19_of_very_many_lanes_the_most_urgent_goes_first(storage: Storage) -> None:
+    """However late its name comes in the alphabet, and however many others are ready."""
+    names = [f"a{number:03d}" for number in range(400)] + ["z"]
+    await put(storage, *(builders.agent(name) for name in names))
+    tasks = {}
+    for number, name in enumerate(names):
+        waiting = at(-3600) if name == "z" else at(0)
+        (tasks[name],) = await queue(
+            storage, [number], wanted_agent=name, waiting_since=waiting, priority=5
+        )
+    assert tasks_of(await claim(storage, 1)) == [tasks["z"].id]
+    got = {one for _ in range(3) for one in tasks_of(await claim(storage, 200))}
+    assert got == {task.id for name, task in tasks.items() if name != "z"}

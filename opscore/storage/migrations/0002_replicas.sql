@@ -30,6 +30,7 @@ INSERT INTO tallies (name, value) SELECT 'sessions', count(*) FROM sessions;
 INSERT INTO tallies (name, value) SELECT 'events', count(*) FROM events;
 INSERT INTO tallies (name, value) SELECT 'tasks.' || status, count(*) FROM tasks GROUP BY status;
 
+CREATE INDEX agents_free ON agents (last_used, id) WHERE in_flight < slots;
 DROP INDEX sessions_ended;
 CREATE INDEX sessions_ended ON sessions (ended_at, id) WHERE ended_at IS NOT NULL;
 DROP INDEX agents_gone;

@@ -8,9 +8,9 @@ from datetime import datetime
 from opscore.crash_points import crash_point
 from opscore.models import Agent, Claim, Task, TaskStatus
 from opscore.storage.claimed import claimed_task, dispatched_event
-from opscore.storage.ordering import urgency
+from opscore.storage.ordering import AGEING, lanes_of, urgency
 from opscore.storage.sql.arrivals import Arrivals
-from opscore.storage.sql.codec import dump, load_agent, load_session, load_task, moment
+from opscore.storage.sql.codec import MICROSECOND, dump, load_agent, load_session, load_task, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import TASK_COLUMNS, lane_of, level_of, priority_of, task_row, upsert
 from opscore.storage.sql.tallies import tasks_tally
@@ -18,16 +18,33 @@ from opscore.storage.sql.writing import write_events
 
 _LEVELS_AT_ONCE = 200
 
-# `queued` is a skip scan: it jumps from level to level, however many tasks stand on each.
-# `ready` are the levels of lanes with a free agent, `heads` the tasks whose turn is next there.
-_READY = """
-WITH RECURSIVE queued(level) AS (
-    SELECT min(level) FROM tasks {by_queue} WHERE status = 'queued'
+_FREE_AT_MOST = 300
+# What is at the end of the alphabet of lanes, which begin with `agent:` or `capability:`.
+_LAST = "d"
+
+# Where few agents are free, only their lanes are looked at, and where few tasks wait, only those:
+# `free` says which, and `queued` is a skip scan that jumps from level to level, however many tasks
+# stand on each. `ready` are the levels with a free agent, the most urgent first; `heads` are the
+# tasks whose turn is next there.
+_READY = f"""
+WITH RECURSIVE free(id) AS (
+    SELECT id FROM agents {{by_free}} WHERE in_flight < slots LIMIT {_FREE_AT_MOST + 1}
+), span(low, high) AS (
+    SELECT '', '{_LAST}' WHERE (SELECT count(*) FROM free) > {_FREE_AT_MOST}
+    UNION
+    SELECT agent_lanes.lane || '/', agent_lanes.lane || '0'
+    FROM free JOIN agent_lanes ON agent_lanes.agent_id = free.id
+    WHERE (SELECT count(*) FROM free) <= {_FREE_AT_MOST}
+), queued(level, high) AS (
+    SELECT (
+        SELECT min(level) FROM tasks {{by_queue}}
+        WHERE status = 'queued' AND level > span.low AND level < span.high
+    ), span.high FROM span
     UNION ALL
     SELECT (
-        SELECT min(level) FROM tasks {by_queue}
-        WHERE status = 'queued' AND level > queued.level
-    ) FROM queued WHERE queued.level IS NOT NULL
+        SELECT min(level) FROM tasks {{by_queue}}
+        WHERE status = 'queued' AND level > queued.level AND level < queued.high
+    ), queued.high FROM queued WHERE queued.level IS NOT NULL
 ), ready(level, lane) AS (
     SELECT level, substr(level, 1, length(level) - 3) FROM queued
     WHERE level IS NOT NULL AND substr(level, length(level) - 1, 1) >= ? AND EXISTS (
@@ -35,12 +52,16 @@ WITH RECURSIVE queued(level) AS (
         WHERE agent_lanes.lane = substr(queued.level, 1, length(queued.level) - 3)
         AND agents.in_flight < agents.slots
     )
+    ORDER BY (
+        SELECT waiting_since FROM tasks {{by_queue}}
+        WHERE status = 'queued' AND tasks.level = queued.level ORDER BY turn, arrival LIMIT 1
+    ) - {AGEING // MICROSECOND} * CAST(substr(level, length(level)) AS BIGINT), level
     LIMIT ?
 ), heads AS (
     SELECT tasks.id, tasks.level, tasks.preferred, tasks.turn, tasks.arrival, tasks.waiting_since
-    FROM ready, {each}((
-        SELECT {array}(id) FROM (
-            SELECT id FROM tasks {by_queue} WHERE status = 'queued' AND level = ready.level
+    FROM ready, {{each}}((
+        SELECT {{array}}(id) FROM (
+            SELECT id FROM tasks {{by_queue}} WHERE status = 'queued' AND level = ready.level
             ORDER BY turn, arrival LIMIT ?
         ) AS head
     )) AS two JOIN tasks ON tasks.id = two.value
@@ -48,8 +69,8 @@ WITH RECURSIVE queued(level) AS (
 SELECT 'task' AS kind, heads.* FROM heads
 UNION ALL
 SELECT 'agent', agents.id, lanes.lane, NULL, agents.slots - agents.in_flight, agents.last_used, 0
-FROM (SELECT DISTINCT lane FROM ready) AS lanes, {each}((
-    SELECT {array}(id) FROM (
+FROM (SELECT DISTINCT lane FROM ready) AS lanes, {{each}}((
+    SELECT {{array}}(id) FROM (
         SELECT agents.id FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
         WHERE agent_lanes.lane = lanes.lane AND agents.in_flight < agents.slots
         ORDER BY agents.last_used, agents.id LIMIT ?
@@ -216,11 +237,13 @@ def _hold(dialect: Dialect, pairs: list[Pair]) -> Program[Held]:
     queued = {task.id: (task, row) for task, row in found if task.status is TaskStatus.QUEUED}
     slots = {row[1]: row[5] for row in rows if row[0] == "agent"}
     kept = []
+    docs = {row[1]: load_agent(row[2]) for row in rows if row[0] == "agent"}
     for task_id, agent_id in pairs:
-        if task_id in queued and slots.get(agent_id, 0) > 0:
+        if task_id not in queued or slots.get(agent_id, 0) <= 0:
+            continue
+        if queued[task_id][0].lane in lanes_of(docs[agent_id]):
             slots[agent_id] -= 1
             kept.append((task_id, agent_id))
-    docs = {row[1]: load_agent(row[2]) for row in rows if row[0] == "agent"}
     return Held(kept, queued, docs)
 
 

@@ -24,7 +24,7 @@ from opscore.storage.sql.recent import Recent
 R = TypeVar("R")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+MICROSECOND = timedelta(microseconds=1)
 MICROSECONDS = 1_000_000
 """In a second."""
 
@@ -52,7 +52,7 @@ def load(text: str) -> Any:
 
 
 def micros(moment: datetime) -> int:
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - _EPOCH) // MICROSECOND
 
 
 def micros_or_none(moment: datetime | None) -> int | None:
@@ -60,7 +60,7 @@ def micros_or_none(moment: datetime | None) -> int | None:
 
 
 def moment(value: int) -> datetime:
-    return _EPOCH + value * _MICROSECOND
+    return _EPOCH + value * MICROSECOND
 
 
 _agents: Recent[str, Agent] = Recent(_agent.validate_json, len)

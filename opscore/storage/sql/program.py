@@ -54,6 +54,8 @@ class Dialect:
     """After `FROM tasks`: by the index of the queue, where the engine would not see it itself."""
     by_flow: str
     """The same by the index of flows."""
+    by_free: str
+    """After `FROM agents`: by the index of those with a free slot."""
     text: str
     """The type of texts, ordered by their code points."""
     has_table: str
@@ -78,6 +80,7 @@ class Dialect:
             share=self.share,
             by_queue=self.by_queue,
             by_flow=self.by_flow,
+            by_free=self.by_free,
         )
 
     def ddl(self, text: str) -> str:
@@ -94,6 +97,7 @@ SQLITE = Dialect(
     share="",
     by_queue="INDEXED BY tasks_queue",
     by_flow="INDEXED BY tasks_flow",
+    by_free="INDEXED BY agents_free",
     text="TEXT",
     has_table="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
     one_at_a_time="SELECT 1",
@@ -112,6 +116,7 @@ POSTGRES = Dialect(
     share="FOR KEY SHARE",
     by_queue="",
     by_flow="",
+    by_free="",
     text='TEXT COLLATE "C"',
     has_table="SELECT 1 WHERE to_regclass(?) IS NOT NULL",
     one_at_a_time="SELECT pg_advisory_xact_lock(7265671)",

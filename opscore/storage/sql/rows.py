@@ -59,9 +59,9 @@ def insert(table: str, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})"
 
 
-def upsert(table: str, columns: tuple[str, ...]) -> str:
-    """Insert a row, or replace what stands under its id."""
-    updates = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
+def upsert(table: str, columns: tuple[str, ...], kept: tuple[str, ...] = ()) -> str:
+    """Insert a row, or replace what stands under its id, except in the columns that are kept."""
+    updates = ", ".join(f"{name} = excluded.{name}" for name in columns[1:] if name not in kept)
     return f"{insert(table, columns)} ON CONFLICT ({columns[0]}) DO UPDATE SET {updates}"
 
 
@@ -87,7 +87,13 @@ def flow_of(task: Task) -> str:
     return f"{level_of(task)}/{task.workflow_id}"
 
 
-def put(table: str, columns: tuple[str, ...], rows: Rows, known: Container[str]) -> Program[None]:
+def put(
+    table: str,
+    columns: tuple[str, ...],
+    rows: Rows,
+    known: Container[str],
+    kept: tuple[str, ...] = (),
+) -> Program[None]:
     """Insert new rows and replace known ones, by their first column.
 
     A row is never replaced unseen: what someone else has inserted meanwhile is a collision.
@@ -97,7 +103,7 @@ def put(table: str, columns: tuple[str, ...], rows: Rows, known: Container[str])
         yield Execute(insert(table, columns), new)
     changed = [row for row in rows if row[0] in known]
     if changed:
-        yield Execute(upsert(table, columns), changed)
+        yield Execute(upsert(table, columns, kept), changed)
 
 
 def agent_row(agent: Agent) -> tuple[Any, ...]:

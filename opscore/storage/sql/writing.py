@@ -118,7 +118,9 @@ def _write_definitions(dialect: Dialect, texts: DefinitionTexts, batch: Batch) -
 def _write_sessions(texts: DefinitionTexts, batch: Batch) -> Program[None]:
     if batch.sessions:
         rows = [session_row(one, texts.of(one.definition)) for one in batch.sessions.values()]
-        yield from put("sessions", SESSION_COLUMNS, rows, batch.stored_sessions)
+        # A session keeps its definition, in the text that is stored: a later version of the model
+        # may write the same definition in other words.
+        yield from put("sessions", SESSION_COLUMNS, rows, batch.stored_sessions, ("definition",))
 
 
 def _write_workflows(texts: DefinitionTexts, batch: Batch) -> Program[None]:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -43,7 +44,8 @@ class SqliteDriver(Driver):
     dialect = SQLITE
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        # However the file is named, there is one lock beside it.
+        self._path = Path(os.path.realpath(path))
         self._lock: IO[bytes] | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._scanner = ThreadPoolExecutor(2, thread_name_prefix="sqlite-scanner")

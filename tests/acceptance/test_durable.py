@@ -51,10 +51,14 @@ async def test_a_killed_service_goes_on_where_it_was(kind: str, tmp_path: Path) 
         assert taken.names == ["one", "two"]
 
 
-async def test_F73_a_second_process_on_one_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["opscore.db", "link.db", "folder/opscore.db"])
+async def test_F73_a_second_process_on_one_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "link.db").symlink_to("opscore.db")
+    (tmp_path / "folder").symlink_to(tmp_path)
     env = settings(f"sqlite:///{tmp_path}/opscore.db")
     with service(tmp_path, env):
-        second_env = clean_environment() | env | {"OPSCORE_PORT": "0"}
+        second_env = clean_environment() | settings(f"sqlite:///{tmp_path}/{name}")
+        second_env |= {"OPSCORE_PORT": "0"}
         with process("second", tmp_path, *OPSCORE, "serve", env=second_env) as second:
             assert second.ended() == 2
             assert "another process uses" in second.said

@@ -197,6 +197,8 @@ async def not_ready(world: World) -> Any:
     )
 
 
+# What the drain leaves in the durable ones is looked at below, after a new start.
+@pytest.mark.storages("memory")
 async def test_F9_after_sigterm_what_is_under_way_ends_and_nothing_new_begins(
     tmp_path: Path, storage_url: str
 ) -> None:
@@ -286,6 +288,8 @@ async def test_F9_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
 # --- being held up -------------------------------------------------------------------------------
 
 
+# In the others a lease is kept by the same process that stood still.
+@pytest.mark.storages("postgres")
 async def test_F16_a_process_that_stood_still_says_so_and_loses_no_lease(
     tmp_path: Path, storage_url: str
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from opscore.clock import Clock
 from opscore.crash_points import crash_point
-from opscore.exceptions import VersionConflictError
+from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import (
     Agent,
     Change,
@@ -68,6 +68,13 @@ class Engine:
     async def register(
         self, registration: Registration, receipt: WebhookReceipt | None = None
     ) -> Registered:
+        return await self._in_turn(
+            registration.agent_id, lambda: self._register(registration, receipt)
+        )
+
+    async def _register(
+        self, registration: Registration, receipt: WebhookReceipt | None
+    ) -> Registered:
         for _ in range(_TRIES):
             ctx = self._context()
             facts = await self.storage.registration_facts(
@@ -91,20 +98,25 @@ class Engine:
 
     async def agent_reported(self, report: StateReport) -> Change | None:
         """None when the agent is unknown; the report is kept for a registration that follows."""
-        task_id = decisions.named_task(report.details)
-        change = await self._in_turn(
-            report.agent_id,
-            lambda: self._change(
-                lambda: self.storage.agent_facts(report.agent_id, task_id),
-                lambda facts, ctx: decisions.on_state_report(facts, report, ctx),
-            ),
-        )
+        return await self._in_turn(report.agent_id, lambda: self._reported(report))
+
+    async def _reported(self, report: StateReport) -> Change | None:
+        change = await self._take_report(report)
         if change is None:
             large = report.size > _EARLY_REPORT_SIZE
             early = replace(report, details={}) if large else report
             await self.storage.keep_early_report(early, self.clock.now())
             crash_point("report.kept-early")
+            # A registration that came in between has not seen it.
+            change = await self._take_report(report)
         return change
+
+    async def _take_report(self, report: StateReport) -> Change | None:
+        task_id = decisions.named_task(report.details)
+        return await self._change(
+            lambda: self.storage.agent_facts(report.agent_id, task_id),
+            lambda facts, ctx: decisions.on_state_report(facts, report, ctx),
+        )
 
     # --- sessions -------------------------------------------------------------------------
 
@@ -296,7 +308,11 @@ class Engine:
         crash_point("forwarding.learned")
         logger.warning("AgentKit's forwards are now %s.", self.forwarding.state.value)
         data = {"forwards": self.forwarding.state.value, "before": before.state.value}
-        await self.apply(Change(events=(Event(EventType.DELIVERY_LEARNED, now, data=data),)))
+        try:
+            await self.apply(Change(events=(Event(EventType.DELIVERY_LEARNED, now, data=data),)))
+        except StorageError as error:
+            # What taught it is stored already, so its caller must not try again.
+            logger.warning("No event tells what was learned of AgentKit: %s", error.detail)
 
 
 def _kept_changing() -> VersionConflictError:

@@ -1,13 +1,16 @@
 """The engine itself: who hears of a change, and taking turns."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from opscore.exceptions import StorageError
-from opscore.models import Change, Event, EventType
+from opscore.models import AgentFacts, Change, Event, EventType
+from opscore.workflow.forwarding import Forwards
 from opscore.workflow.turns import Turns
-from tests.builders import at
+from tests.builders import at, report
 from tests.fakes import settle
 from tests.moody import Moody
 from tests.service.conftest import Builder
@@ -35,6 +38,74 @@ async def test_a_decision_that_changes_nothing_writes_nothing(build: Builder) ->
     assert await house.engine.agent_due("nobody") is None
     assert await house.engine.task_stranded("nothing") is None
     assert storage.asked["apply"] == before
+
+
+async def test_what_is_stored_counts_though_what_it_taught_could_not_be_told(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = await build.storage(Moody)
+    house = await build(storage=storage, running=False)
+
+    def lose_storage(_: Change) -> None:
+        storage.away = True
+
+    house.engine.subscribe(lose_storage)
+    change = Change(events=(Event(EventType.AGENT_LOST, at(0)),), forwarding_works=True)
+    await house.engine.apply(change)
+    assert house.engine.forwarding.state is Forwards.PROVED
+    assert "No event tells what was learned of AgentKit" in caplog.text
+    assert [event.type for event in await house.events()] == [EventType.AGENT_LOST]
+
+
+# --- reports that come before the registration ------------------------------------------------
+
+
+class Overtaken(Moody):
+    """Something happens elsewhere between the first look at an agent and its answer's arrival."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def agent_facts(self, *args: Any) -> AgentFacts | None:
+        found: AgentFacts | None = await self.ask("agent_facts", *args)
+        if self.meanwhile is not None:
+            happen, self.meanwhile = self.meanwhile, None
+            await happen()
+        return found
+
+
+async def test_F47_a_report_counts_that_another_replicas_registration_overtook(
+    build: Builder,
+) -> None:
+    storage = await build.storage(Overtaken)
+    house, other = [await build(storage=storage, running=False) for _ in range(2)]
+    storage.meanwhile = other.register
+    assert await house.engine.agent_reported(report("idle")) is not None
+    assert (await house.lifecycle.get_state("a1")).state == "idle"
+
+
+async def test_F47_a_report_counts_that_comes_while_the_registration_is_written(
+    build: Builder,
+) -> None:
+    storage = await build.storage(Moody)
+    house = await build(storage=storage, running=False)
+    storage.slow = {"apply"}
+    registering = asyncio.create_task(house.register())
+    reporting = asyncio.create_task(house.engine.agent_reported(report("idle")))
+    await settle()
+    storage.gate.set()
+    await registering
+    assert await reporting is not None
+    assert (await house.lifecycle.get_state("a1")).state == "idle"
+
+
+async def test_F47_a_report_of_nobody_is_kept(build: Builder) -> None:
+    house = await build(running=False)
+    assert await house.engine.agent_reported(report("idle")) is None
+    await house.register()
+    assert (await house.lifecycle.get_state("a1")).state == "idle"
+
+
+# --- taking turns -----------------------------------------------------------------------------
 
 
 async def test_one_at_a_time_in_the_order_of_coming() -> None:

@@ -26,7 +26,7 @@ from opscore.workflow.engine import Engine
 from opscore.workflow.housekeeper import Housekeeper
 from opscore.workflow.invariants import Checker
 from opscore.workflow.journal import log_events
-from opscore.workflow.replicas import Presence
+from opscore.workflow.replicas import Presence, place_of_processes
 from opscore.workflow.timekeeper import Timekeeper
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ class Core:
 
     def _replica(self) -> Replica:
         now = self.clock.now()
-        return Replica(self.replica_id, socket.gethostname(), os.getpid(), __version__, now, now)
+        host, pid = socket.gethostname(), os.getpid()
+        return Replica(self.replica_id, host, pid, __version__, now, now, place_of_processes())
 
     def dropped_log_lines(self) -> int:
         return self.log.dropped if self.log else 0

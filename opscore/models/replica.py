@@ -6,7 +6,10 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A process as it last said of itself. `id` is the owner of the leases it takes."""
+    """A process as it last said of itself. `id` is the owner of the leases it takes.
+
+    `place` is where the number of the process means this one; empty where that is not known.
+    """
 
     id: str
     host: str
@@ -14,3 +17,4 @@ class Replica:
     version: str
     started_at: datetime
     beat_at: datetime
+    place: str = ""

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 from opscore.clock import Clock
 from opscore.crash_points import crash_point
@@ -23,6 +24,8 @@ _PATIENCE_AT_START = 30.0
 _PAUSE_AT_START = 0.5
 _ODD = timedelta(seconds=1)
 _AT_ONCE = 500
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 class Presence:
@@ -82,7 +85,7 @@ class Presence:
     def _is_dead(self, other: Replica) -> bool:
         if other.id == self._replica.id:
             return False
-        here = other.host == self._replica.host
+        here = other.place == self._replica.place != ""
         return self._storage.exclusive or (here and not _is_running(other.pid))
 
     async def _beat(self) -> None:
@@ -90,6 +93,17 @@ class Presence:
         self._replica = replace(self._replica, beat_at=now)
         await self._storage.beat(self._replica, forget_before=now - _FORGOTTEN_AFTER)
         crash_point("replica.beat")
+
+
+def place_of_processes() -> str:
+    """What tells a machine since it was started, and a container in it, from all others.
+
+    Names of hosts do not: containers may share one, and strangers too. Empty if unknown.
+    """
+    try:
+        return f"{_BOOT.read_text('ascii').strip()} {os.readlink(_NAMESPACE)}"
+    except OSError:
+        return ""
 
 
 def _is_running(pid: int) -> bool:

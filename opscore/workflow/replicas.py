@@ -6,7 +6,7 @@ import os
 import time
 from collections import defaultdict
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from opscore.clock import Clock
@@ -23,6 +23,7 @@ _TERM = timedelta(seconds=30)
 _PATIENCE_AT_START = 30.0
 _PAUSE_AT_START = 0.5
 _ODD = timedelta(seconds=1)
+_STEP = timedelta(minutes=1)
 _AT_ONCE = 500
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
@@ -35,6 +36,7 @@ class Presence:
         self._storage = storage
         self._clock = clock
         self._replica = replica
+        self._differs = False
 
     async def join(self) -> None:
         """Take over the storage's time. Nothing that has a due time may run before."""
@@ -43,7 +45,7 @@ class Presence:
             try:
                 await share_time(self._storage, self._clock, at_once=True)
                 self._replica = replace(self._replica, started_at=self._clock.now())
-                await self._beat()
+                await self._be_listed()
                 await self._end_leases_of_the_dead()
             except StorageError as error:
                 if time.monotonic() > deadline:
@@ -56,11 +58,24 @@ class Presence:
     async def run(self) -> None:
         while True:
             await self._clock.wait(asyncio.Event(), self._clock.now() + BEAT)
-            try:
-                await share_time(self._storage, self._clock)
-                await self._beat()
-            except StorageError as error:
-                logger.warning("This replica could not say that it lives: %s", error.detail)
+            await self.beat()
+
+    async def beat(self) -> None:
+        try:
+            await self._share_time()
+            await self._be_listed()
+        except StorageError as error:
+            logger.warning("This replica could not say that it lives: %s", error.detail)
+
+    async def _share_time(self) -> None:
+        step = await share_time(self._storage, self._clock)
+        if step and not self._differs:
+            logger.warning(
+                "The storage's clock was set by %.0f s, or this machine stood still; deadlines "
+                "stand. Restart a replica to have all go by the storage's clock.",
+                step.total_seconds(),
+            )
+        self._differs = bool(step)
 
     async def leave(self) -> None:
         try:
@@ -88,7 +103,7 @@ class Presence:
         here = other.place == self._replica.place != ""
         return self._storage.exclusive or (here and not _is_running(other.pid))
 
-    async def _beat(self) -> None:
+    async def _be_listed(self) -> None:
         now = self._clock.now()
         self._replica = replace(self._replica, beat_at=now)
         await self._storage.beat(self._replica, forget_before=now - _FORGOTTEN_AFTER)
@@ -133,21 +148,33 @@ async def leased_tasks(storage: Storage) -> list[Task]:
     return found
 
 
-async def share_time(storage: Storage, clock: Clock, *, at_once: bool = False) -> None:
-    """Set the clock by the storage's, which all its replicas go by."""
+async def share_time(storage: Storage, clock: Clock, *, at_once: bool = False) -> timedelta:
+    """Set the clock by the storage's, which all its replicas go by; return what still differs.
+
+    While it runs, deadlines stand if somebody sets the storage's clock: such a step is followed
+    only together with a replica that has started since and goes by the new time.
+    """
     asked = clock.now()
     told = await storage.time()
     if told is None:
-        return
+        return timedelta()
     # What was told was true somewhere between the question and the answer.
     half_way = (clock.now() - asked) / 2
     ahead = told - (asked + half_way)
     if abs(ahead) <= half_way:
-        return
+        return timedelta()
+    if not at_once and abs(ahead) > _STEP and not await _somebody_beats_at(storage, told):
+        return ahead
     if abs(ahead) > _ODD:
         seconds = ahead.total_seconds()
         logger.warning("The storage's clock is %.1f s ahead of this one; it counts.", seconds)
     clock.agree(ahead, at_once=at_once)
+    return timedelta()
+
+
+async def _somebody_beats_at(storage: Storage, moment: datetime) -> bool:
+    """This replica's own beat is as far away as its clock."""
+    return any(abs(moment - one.beat_at) < 3 * BEAT for one in await storage.replicas())
 
 
 async def on_duty(storage: Storage, clock: Clock, name: str, owner: str) -> bool:

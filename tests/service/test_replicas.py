@@ -198,6 +198,99 @@ async def test_what_the_way_of_the_message_may_explain_is_no_difference() -> Non
     assert machine.clock.now().timestamp() == 1004
 
 
+class Cluster:
+    """Replicas on one storage whose clock may be set; all other time passes alike."""
+
+    def __init__(self) -> None:
+        self.database = Machine()
+        self.set_by = timedelta()
+        self.storage = Shared(lambda: self.database.clock.now() + self.set_by)
+        self.machines: list[Machine] = []
+        self.members: list[Presence] = []
+
+    async def start(self) -> Machine:
+        machine = Machine(off=HOUR * len(self.machines))
+        machine.advance(self.database.steady - machine.steady)
+        self.machines.append(machine)
+        self.members.append(
+            Presence(self.storage, machine.clock, replica(f"r{len(self.machines)}"))
+        )
+        await self.members[-1].join()
+        return machine
+
+    async def beat(self, times: int = 1) -> None:
+        for _ in range(times):
+            for machine in (self.database, *self.machines):
+                machine.advance(BEAT.total_seconds())
+            for member in self.members:
+                await member.beat()
+
+    def ahead(self) -> list[float]:
+        """How far each replica is ahead of what the database's clock was before it was set."""
+        now = self.database.clock.now()
+        return [round((one.clock.now() - now).total_seconds()) for one in self.machines]
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR, 61, -61])
+async def test_F20_a_step_of_the_storages_clock_leaves_deadlines_alone(
+    step: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster = Cluster()
+    for _ in range(2):
+        await cluster.start()
+    caplog.clear()
+    cluster.set_by = timedelta(seconds=step)
+    await cluster.beat(5)
+    assert cluster.ahead() == [0, 0]
+    warning = f"The storage's clock was set by {step:.0f} s"
+    assert [warning in record.getMessage() for record in caplog.records] == [True, True]
+    cluster.set_by = timedelta()
+    await cluster.beat()
+    assert cluster.ahead() == [0, 0]
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("step", [HOUR, -HOUR])
+async def test_F20_all_have_one_time_again_once_a_replica_starts_after_the_step(
+    step: float,
+) -> None:
+    cluster = Cluster()
+    for _ in range(2):
+        await cluster.start()
+    cluster.set_by = timedelta(seconds=step)
+    await cluster.beat(2)
+    await cluster.start()
+    assert cluster.ahead() == [0, 0, step]
+    await cluster.beat()
+    assert cluster.ahead() == [step, step, step]
+
+
+async def test_small_steps_are_followed() -> None:
+    cluster = Cluster()
+    await cluster.start()
+    cluster.set_by = timedelta(seconds=59)
+    await cluster.beat()
+    assert cluster.ahead() == [59]
+
+
+@pytest.mark.parametrize(("others", "left_behind"), [(0, HOUR), (1, 0)])
+async def test_a_machine_that_stood_still_goes_with_the_others(
+    others: int, left_behind: float
+) -> None:
+    cluster = Cluster()
+    for _ in range(1 + others):
+        await cluster.start()
+    stopped, stopped_member = cluster.machines.pop(0), cluster.members.pop(0)
+    for machine in (cluster.database, *cluster.machines):
+        machine.advance(HOUR)
+    await cluster.beat()
+    cluster.machines.append(stopped)
+    cluster.members.append(stopped_member)
+    stopped.advance(BEAT.total_seconds())
+    await cluster.beat()
+    assert cluster.ahead() == [0] * others + [-left_behind]
+
+
 @asynccontextmanager
 async def _run(presence: Presence) -> AsyncIterator[None]:
     task = asyncio.create_task(presence.run())

@@ -62,11 +62,15 @@ class Housekeeper:
             logger.warning("Housekeeping is put off: %s", error.detail)
 
     def _watch_the_clock(self) -> None:
-        """Deadlines do not follow the wall clock, but whoever set it should know."""
+        """Deadlines do not follow the wall clock, but whoever sets it should know."""
         drift = (self._engine.clock.wall() - self._engine.clock.now()).total_seconds()
         if abs(drift - self._drift) > _DRIFT_WARNING:
             self._drift = drift
-            logger.warning("The wall clock was set by %.0f seconds; deadlines stand.", drift)
+            logger.warning(
+                "This machine's clock is %.0f seconds ahead of the time that deadlines go by, "
+                "which stays as it is.",
+                drift,
+            )
 
     async def round(self) -> None:
         self._watch_the_clock()

@@ -125,6 +125,23 @@ async def test_agents_that_heartbeat_may_be_lost_by_their_silence(
     assert (await house.lifecycle.get_agent("quiet")).agent.standing is Standing.REGISTERED
 
 
+# --- the clock --------------------------------------------------------------------------------
+
+
+async def test_F20_a_clock_that_is_not_the_time_of_deadlines_is_told_of_once(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    house = await build(running=False)
+    said: list[int] = []
+    for skew in (9, 3600, 3605, 2):
+        house.clock.skew = timedelta(seconds=skew)
+        await house.housekeeper.round()
+        said.append(len(caplog.records))
+    assert said == [0, 1, 1, 2]
+    assert "clock is 3600 seconds ahead of the time that deadlines go by" in caplog.text
+    assert "clock is 2 seconds ahead of the time that deadlines go by" in caplog.text
+
+
 # --- running ----------------------------------------------------------------------------------
 
 

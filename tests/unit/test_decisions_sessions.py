@@ -134,7 +134,7 @@ def test_the_transitions_of_a_task(before: TaskStatus, after: TaskStatus) -> Non
 LIVES = {SessionStatus.RUNNING, SessionStatus.WAITING}
 
 
-@pytest.mark.parametrize("before", list(SESSION_TRANSITIONS))
+@pytest.mark.parametrize("before", sorted(SESSION_TRANSITIONS))
 @pytest.mark.parametrize("after", list(SessionStatus))
 def test_the_transitions_of_a_session(before: SessionStatus, after: SessionStatus) -> None:
     lives = not before.ended and (after in LIVES or after.ended)

@@ -118,9 +118,10 @@ class Dispatcher:
 
     async def keep_leases(self) -> None:
         """Prolong the leases of messages that are under way; stop what is no longer ours."""
+        pause = LEASE / 3
         while True:
             await self._posting.wait()
-            await self._pause(LEASE / 3)
+            await self._pause(pause)
             posts = dict(self._posts)
             try:
                 lease_until = self._clock.now() + LEASE
@@ -128,7 +129,9 @@ class Dispatcher:
                 held = await self._storage.renew(self._owner, tuple(posts), lease_until)
             except StorageError as error:
                 logger.warning("Leases could not be prolonged: %s", error.detail)
+                pause = _STORAGE_PAUSE
                 continue
+            pause = LEASE / 3
             crash_point("lease.renewed")
             for task_id, post in posts.items():
                 if task_id not in held:

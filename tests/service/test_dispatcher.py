@@ -290,6 +290,10 @@ async def test_F16_leases_are_prolonged_again_when_the_storage_is_back(
     await house.pass_time(6)
     assert "Leases could not be prolonged" in caplog.text
     storage.away = False
+    await house.pass_time(2)
+    lease_until = (await house.task()).lease_until
+    assert lease_until is not None
+    assert lease_until - house.clock.now() > timedelta(seconds=12)
     await house.pass_time(60)
     assert len(courier.calls) == 1
     assert (await house.task()).attempt == 1

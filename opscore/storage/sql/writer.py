@@ -19,6 +19,8 @@ from opscore.storage.sql.writing import Mark, apply_changes, is_committed
 logger = logging.getLogger(__name__)
 
 _PAUSES = (0.1, 0.2, 0.5, 1.0)
+# No longer than a caller would wait, even if the database says nothing at all.
+_ASKING_SECONDS = 5.0
 
 
 class Writer:
@@ -57,7 +59,15 @@ class Writer:
             return verdicts
 
     async def _is_committed(self, mark: Mark) -> bool:
-        """Ask until there is an answer, but not longer than a caller would wait."""
+        """Ask until there is an answer, for some time; False also when there is none."""
+        try:
+            async with asyncio.timeout(_ASKING_SECONDS):
+                return await self._ask(mark)
+        except TimeoutError:
+            logger.warning("Whether a commit took place is not known; the database is silent.")
+            return False
+
+    async def _ask(self, mark: Mark) -> bool:
         for pause in _PAUSES:
             try:
                 return await self._driver.read(is_committed(mark))

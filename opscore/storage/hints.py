@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 _CHANNEL = "opscore"
 _LEAST_PAUSE = 0.1
 _PAUSE_AFTER_TROUBLE = 5.0
+_STATEMENT_SECONDS = 5.0
 _UNKNOWN_HERE = (asyncpg.FeatureNotSupportedError, asyncpg.PostgresSyntaxError)
 _TROUBLE = (
     asyncpg.PostgresError,
@@ -64,11 +65,14 @@ class Hints:
         try:
             # A connection that ends is noticed by using it.
             link.add_termination_listener(lambda _: self.give())
-            await link.add_listener(_CHANNEL, self._heard)
+            async with asyncio.timeout(_STATEMENT_SECONDS):
+                await link.add_listener(_CHANNEL, self._heard)
             while True:
                 await self._given.wait()
                 self._given.clear()
-                await link.execute("SELECT pg_notify($1, $2)", _CHANNEL, self._id)
+                await link.execute(
+                    "SELECT pg_notify($1, $2)", _CHANNEL, self._id, timeout=_STATEMENT_SECONDS
+                )
                 await asyncio.sleep(_LEAST_PAUSE)
         finally:
             link.terminate()

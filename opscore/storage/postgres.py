@@ -4,8 +4,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TypeVar
@@ -30,7 +30,9 @@ _WAIT_FOR_CONNECTION = 2.0
 _STATEMENT_SECONDS = 5.0
 _LOCK_SECONDS = 2.0
 # What the server does not end by itself, because it cannot be reached, is ended here.
-_TRANSACTION_SECONDS = 10.0
+_TRANSACTION_SECONDS = 7.0
+# Short enough to try again, on another connection, while the leases last.
+_URGENT_SECONDS = 3.0
 _CACHED_STATEMENTS = 500
 _TRIES = 5
 _LONGEST_PAUSE = 0.02
@@ -69,6 +71,19 @@ _BROKEN = (
     asyncpg.InternalClientError,
     OSError,
 )
+# What is connected to the same server is of no use either: it is silent, gone, or a standby.
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+_UNLIMITED = (
+    "SET statement_timeout = 0",
+    "SET idle_in_transaction_session_timeout = 0",
+)
+_PATIENT = ("SET lock_timeout = 0",)
 
 
 class PostgresDriver(Driver):
@@ -116,11 +131,11 @@ class PostgresDriver(Driver):
     # --- reading --------------------------------------------------------------------------
 
     async def read(self, program: Program[R]) -> R:
-        async with self._link(self._links) as link:
+        async with self._link() as link:
             return await _run(link, program)
 
     async def scan(self, program: Program[R]) -> R:
-        async with self._link(self._links) as link:
+        async with self._link() as link:
             await link.execute(_BEGIN_READING)
             result = await _run(link, program)
             await link.execute("COMMIT")
@@ -134,20 +149,19 @@ class PostgresDriver(Driver):
         urgent: bool = False,
         long: bool = False,  # noqa: ARG002 - each program has a connection of its own
     ) -> R:
-        links = self._urgent if urgent else self._links
         for tries in range(1, _TRIES + 1):
             try:
-                return await self._transaction(links, make())
+                return await self._transaction(make(), urgent)
             except StorageError as error:
                 if tries == _TRIES or not isinstance(error.__cause__, _COLLISIONS):
                     raise
             await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE * tries))
         raise AssertionError("the last try returns or raises")
 
-    async def _transaction(self, links: "Connections[Connection]", program: Program[R]) -> R:
+    async def _transaction(self, program: Program[R], urgent: bool) -> R:
         committing = False
         try:
-            async with self._link(links) as link:
+            async with self._link(urgent) as link:
                 await link.execute(_BEGIN)
                 crash_point("postgres.begun")
                 result, unsent = await _converse(link, program)
@@ -163,48 +177,49 @@ class PostgresDriver(Driver):
 
     @asynccontextmanager
     async def transaction(self, writing: bool, any_schema: bool = False) -> AsyncIterator[Run]:
-        try:
-            link = await self._connect()
-            await link.execute("SET statement_timeout = 0")
-            await link.execute("SET idle_in_transaction_session_timeout = 0")
-            await link.execute(_BEGIN if writing else _BEGIN_READING)
-        except _BROKEN as error:
-            raise _unavailable(error) from error
+        async with self._own_link(writing) as link:
 
-        async def run(program: Program[R]) -> R:
-            try:
-                return await _run(link, program)
-            except _BROKEN as error:
-                raise _unavailable(error) from error
+            async def run(program: Program[R]) -> R:
+                with _broken_as_unavailable():
+                    return await _run(link, program)
 
-        try:
             if not any_schema:
                 await run(check_current(self.dialect))
             yield run
             await run(_commit())
-        finally:
-            link.terminate()
 
     async def _bring_up_to_date(self) -> None:
-        async with self._link(self._links) as link:
-            await link.execute("SET statement_timeout = 0")
-            await link.execute("SET lock_timeout = 0")
-            await link.execute("BEGIN")
-            try:
+        """However long that takes, and however long another process takes that does the same."""
+        async with self._own_link(writing=True) as link:
+            with _broken_as_unavailable():
                 await _run(link, migrate(self.dialect, datetime.now(UTC)))
                 crash_point("postgres.schema-written")
                 await link.execute("COMMIT")
                 crash_point("postgres.schema-committed")
-            finally:
-                link.terminate()
 
     # --- connections ----------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _link(self, links: "Connections[Connection]") -> AsyncIterator[Connection]:
-        """A connection for one transaction; what goes wrong with it is a StorageError."""
+    async def _own_link(self, writing: bool) -> AsyncIterator[Connection]:
+        """A transaction that may take any time, on a connection that ends with it."""
+        with _broken_as_unavailable():
+            link = await self._connect()
         try:
-            async with asyncio.timeout(_TRANSACTION_SECONDS), links.take() as link:
+            beginning = (*_PATIENT, _BEGIN) if writing else (_BEGIN_READING,)
+            with _broken_as_unavailable():
+                for statement in (*_UNLIMITED, *beginning):
+                    await link.execute(statement, timeout=_STATEMENT_SECONDS)
+            yield link
+        finally:
+            link.terminate()
+
+    @asynccontextmanager
+    async def _link(self, urgent: bool = False) -> AsyncIterator[Connection]:
+        """A connection for one transaction; what goes wrong with it is a StorageError."""
+        links = self._urgent if urgent else self._links
+        seconds = _URGENT_SECONDS if urgent else _TRANSACTION_SECONDS
+        try:
+            async with asyncio.timeout(seconds), links.take() as link:
                 try:
                     yield link
                 except asyncpg.PostgresError:
@@ -214,11 +229,10 @@ class PostgresDriver(Driver):
                     # Nobody knows what it is in the middle of.
                     link.terminate()
                     raise
-        except asyncpg.ReadOnlySQLTransactionError as error:
-            # A standby: none of the connections to it can write.
-            links.drop_idle()
-            raise _unavailable(error) from error
         except _BROKEN as error:
+            if isinstance(error, _LOST):
+                self._links.drop_idle()
+                self._urgent.drop_idle()
             raise _unavailable(error) from error
 
     async def _connect(self) -> Connection:
@@ -298,6 +312,14 @@ async def _roll_back(link: Connection) -> None:
 def _said(error: BaseException) -> str:
     lines = str(error).splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _broken_as_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        raise _unavailable(error) from error
 
 
 def _unavailable(error: BaseException) -> StorageError:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -14,13 +14,14 @@ import asyncpg
 import httpx
 import pytest
 
-from opscore.exceptions import StorageError, VersionConflictError
+from opscore.exceptions import ConfigurationError, StorageError, VersionConflictError
 from opscore.local_postgres import LocalPostgres
 from opscore.models import Change, Event, EventFilter, EventType, Retention
-from opscore.storage import Storage, open_storage
+from opscore.storage import Storage, driver_of, open_storage
+from opscore.storage.sql.program import Fetch, Program, Row
 from tests import builders
 from tests.acceptance.processes import eventually, service
-from tests.acceptance.wire import Wire
+from tests.acceptance.wire import COMMIT, Wire
 from tests.builders import at
 from tests.contract.shelf import LEASE, bump, claim, one_run, put, queue, stored
 from tests.databases import require_postgres
@@ -235,10 +236,14 @@ async def wire(database: str, tmp_path: Path) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-async def wired(database: str, wire: Wire) -> AsyncIterator[Storage]:
+def wired_url(database: str, wire: Wire) -> str:
     name = urlsplit(database).path
-    url = f"postgresql://opscore@{name}?host={wire.folder}&port=5432"
-    storage = await open_storage(url, Retention(), connections=3)
+    return f"postgresql://opscore@{name}?host={wire.folder}&port=5432"
+
+
+@pytest.fixture
+async def wired(wired_url: str) -> AsyncIterator[Storage]:
+    storage = await open_storage(wired_url, Retention(), connections=3)
     yield storage
     await storage.close()
 
@@ -271,6 +276,134 @@ async def test_F65_a_commit_that_never_arrived_did_not_take_place(
     wire.mend()
     await wired.apply(a_change("a"))
     assert len((await storage.events(EventFilter(), 0, 10)).items) == 1
+
+
+# --- silence ------------------------------------------------------------------------------------
+
+
+async def test_F64_a_silent_host_costs_one_wait_not_one_for_each_connection(
+    wired: Storage, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opscore.storage.postgres._TRANSACTION_SECONDS", 1)
+    await use_every_connection(wired, wire)
+    wire.fall_silent()
+    with pytest.raises(StorageError):
+        await wired.apply(a_change("a"))
+    async with asyncio.timeout(1):
+        await wired.apply(a_change("a"))
+        assert await wired.renew("me", ("none",), at(1)) == frozenset()
+
+
+async def test_F64_leases_do_not_wait_for_a_silent_host_as_long_as_others(
+    wired: Storage, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opscore.storage.postgres._URGENT_SECONDS", 1)
+    await use_every_connection(wired, wire)
+    wire.fall_silent()
+    async with asyncio.timeout(3):
+        with pytest.raises(StorageError):
+            await wired.renew("me", ("none",), at(1))
+        assert await wired.renew("me", ("none",), at(1)) == frozenset()
+        await wired.apply(a_change("a"))
+
+
+async def use_every_connection(storage: Storage, wire: Wire) -> None:
+    """Have three connections opened for all, and the one for leases."""
+    await asyncio.gather(*(storage.session_facts("none") for _ in range(3)))
+    await storage.renew("me", ("none",), at(0))
+    await eventually(lambda: asyncio.sleep(0, len(wire.links)), lambda count: count == 4)
+
+
+async def test_F65_a_commit_that_meets_silence_is_asked_after_elsewhere(
+    wired: Storage, storage: Storage, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opscore.storage.postgres._TRANSACTION_SECONDS", 1)
+    await use_every_connection(wired, wire)
+    wire.silencer = COMMIT
+    change = asyncio.create_task(wired.apply(a_change("a")))
+    await eventually(lambda: asyncio.sleep(0, wire.silent), bool)
+    wire.silencer = None
+    wire.fall_silent()
+    async with asyncio.timeout(2.9):
+        with pytest.raises(StorageError):
+            await change
+        await wired.apply(a_change("a"))
+    assert await storage.agent("a") is not None
+
+
+# --- what takes long ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ordinary work, and a database that is not there, are given up at once."""
+    monkeypatch.setattr("opscore.storage.postgres._TRANSACTION_SECONDS", 0.1)
+    monkeypatch.setattr("opscore.storage.postgres._WAIT_AT_START", 0.1)
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_who_starts_waits_for_a_long_migration_by_another(database: str) -> None:
+    async with rival(database) as other:
+        await other.execute("BEGIN; SELECT pg_advisory_xact_lock(7265671)")
+        opening = asyncio.create_task(open_storage(database, Retention()))
+        done, _ = await asyncio.wait({opening}, timeout=1.5)
+        assert not done
+        await other.execute("COMMIT")
+        storage = await opening
+    assert await storage.agent("none") is None
+    await storage.close()
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_F64_a_database_that_is_silent_at_the_start_is_given_up(
+    wired_url: str, wire: Wire
+) -> None:
+    wire.silencer = b""
+    async with asyncio.timeout(10):
+        with pytest.raises(ConfigurationError, match="did not take the request"):
+            await open_storage(wired_url, Retention())
+
+
+async def test_an_import_has_no_limits(database: str) -> None:
+    settings = await limits_of_an_import(database)
+    assert settings == {
+        "idle_in_transaction_session_timeout": "0",
+        "lock_timeout": "0",
+        "statement_timeout": "0",
+    }
+
+
+async def limits_of_an_import(database: str) -> dict[str, str]:
+    def limits() -> Program[dict[str, str]]:
+        rows: Sequence[Row] = yield Fetch(
+            "SELECT name, setting FROM pg_settings WHERE name IN ('lock_timeout', "
+            "'statement_timeout', 'idle_in_transaction_session_timeout')"
+        )
+        return {row[0]: row[1] for row in rows}
+
+    async with driver_of(database).transaction(writing=True, any_schema=True) as run:
+        return await run(limits())
+
+
+@pytest.mark.parametrize("silencer", [b"SET ", b"BEGIN"])
+async def test_a_transaction_that_never_began_leaves_no_connection(
+    database: str, wired_url: str, wire: Wire, silencer: bytes
+) -> None:
+    wire.silencer = silencer
+    transaction = driver_of(wired_url).transaction(writing=True)
+    beginning = asyncio.ensure_future(transaction.__aenter__())
+    await eventually(lambda: asyncio.sleep(0, wire.silent), bool)
+    beginning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    async with rival(database) as watcher:
+        await eventually(
+            lambda: watcher.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'opscore' "
+                "AND datname = current_database()"
+            ),
+            lambda count: count == 0,
+        )
 
 
 async def test_F10_a_stale_owner_writes_nothing(storage: Storage) -> None:

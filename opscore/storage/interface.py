@@ -244,8 +244,9 @@ class Storage(ABC):
     async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
         """Forget one batch of what has ended and is too old or too much, and count it by kind.
 
-        Nothing that is unfinished is ever forgotten, and of an unfinished session at least
-        the newest 1,000 events are kept until the global bound of events is reached.
+        Nothing that is unfinished is ever forgotten, and of an unfinished session the newest
+        1,000 events never are. Older ones of it may be, and are once there are more events
+        than the bound of all allows.
         """
 
     @abstractmethod

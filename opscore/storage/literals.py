@@ -23,7 +23,10 @@ def literal(value: Any) -> str:
 
 
 def written_out(statement: Execute) -> str:
-    """The statement for all its rows; the rows of an INSERT share one."""
+    """The statement for all its rows, which is empty if there are none; those of an INSERT
+    share one."""
+    if not statement.rows:
+        return ""
     head, row, tail = _parts(statement.sql)
     if row:
         return head + ", ".join(_fill(row, values) for values in statement.rows) + tail

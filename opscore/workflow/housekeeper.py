@@ -19,6 +19,7 @@ _TICKS_BETWEEN_ROUNDS = 5
 _LAG_WARNING = 1.0
 _DRIFT_WARNING = 10.0
 _BATCH = 100
+_DUTY = "retention"
 
 
 class Housekeeper:
@@ -76,8 +77,7 @@ class Housekeeper:
         self._watch_the_clock()
         await self._engine.fail_stranded()
         await self._lose_silent()
-        if await on_duty(self._engine.storage, self._engine.clock, "retention", self._owner):
-            await self._forget()
+        await self._forget()
 
     async def _lose_silent(self) -> None:
         threshold = self._engine.policy.silence_threshold
@@ -89,11 +89,14 @@ class Housekeeper:
             await self._engine.change_agent(agent.id, lose_silent_agent)
 
     async def _forget(self) -> None:
-        """Batch after batch, with a turn for everybody else in between."""
+        """Batch after batch while on duty, with a turn for everybody else in between."""
         total: Counter[str] = Counter()
         now = self._engine.clock.now()
-        crash_point("prune.before")
-        while counts := await self._engine.storage.prune(self._retention, now):
+        while await on_duty(self._engine.storage, self._engine.clock, _DUTY, self._owner):
+            crash_point("prune.before")
+            counts = await self._engine.storage.prune(self._retention, now)
+            if not counts:
+                break
             total.update(counts)
             self.forgotten.update(counts)
             crash_point("prune.batch-done")

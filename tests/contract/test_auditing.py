@@ -9,6 +9,8 @@ import pytest
 
 from opscore.models import Page, SessionStatus, TaskStatus
 from opscore.storage import Storage
+from opscore.storage.sql import SqlStorage
+from opscore.storage.sql.counting import Tallies
 from tests.builders import at
 from tests.contract.shelf import one_run, put
 
@@ -70,3 +72,13 @@ async def test_what_is_sound_needs_no_mending(storage: Storage, limit: int) -> N
         return await storage.mend(cursor, limit, at(0))
 
     assert await all_of(mend, limit) == []
+
+
+@pytest.mark.storages("sqlite", "postgres")
+async def test_a_number_that_was_mended_meanwhile_is_left_alone(storage: Storage) -> None:
+    assert isinstance(storage, SqlStorage)
+    await put(storage, *one_run(1))
+    before = await storage.counts()
+    found = await storage._driver.write(lambda: Tallies().mend(["sessions"], at(0)))
+    assert found == []
+    assert await storage.counts() == before

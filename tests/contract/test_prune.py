@@ -1,5 +1,7 @@
 """Forgetting: what has ended and is too old or too much, and nothing else."""
 
+import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -18,11 +20,14 @@ from opscore.models import (
     TaskFilter,
     TaskStatus,
     WebhookReceipt,
+    WorkflowRevision,
 )
 from opscore.storage import Storage
+from opscore.storage.sql import SqlStorage
+from opscore.storage.sql.program import Execute, Fetch, Program
 from tests import builders
 from tests.builders import at
-from tests.contract.conftest import Opener
+from tests.contract.conftest import Opener, Replicas
 from tests.contract.shelf import bump, claim, ended, events, one_run, put, queue, session_id
 
 WEEK = 7 * 86400.0
@@ -187,12 +192,67 @@ async def test_F17_events_are_bounded_in_number_the_newest_stay(open_with: Opene
     assert remaining[-1].at == at(49)
 
 
-async def _read(storage: Storage) -> Any:
+async def _read(storage: Storage, where: EventFilter = _ALL) -> Any:
     after = 0
-    while got := (await storage.events(_ALL, after, 300)).items:
+    while got := (await storage.events(where, after, 300)).items:
         for event in got:
             yield event
         after = got[-1].seq
+
+
+async def retried(storage: Storage, number: int, times: int) -> None:
+    """Another session that goes on, and so many events of it."""
+    await put(storage, *one_run(number))
+    given = [
+        Event(EventType.TASK_RETRY, at(0), None, session_id(number), data={"n": n})
+        for n in range(times)
+    ]
+    for start in range(0, times, 100):
+        await storage.apply(Change(events=tuple(given[start : start + 100])))
+
+
+async def of_session(storage: Storage, number: int) -> list[int]:
+    where = EventFilter(session_id=session_id(number))
+    return [event.data["n"] async for event in _read(storage, where)]
+
+
+async def test_F17_events_of_a_session_that_never_ends_are_bounded(open_with: Opener) -> None:
+    retention = Retention(events=1000, batch=400)
+    storage = await open_with(retention)
+    await retried(storage, 1, 2700)
+    await retried(storage, 2, 50)
+    await retried(storage, 3, 1150)
+    foreseen = await storage.prunable(retention, at(9))
+    assert max(foreseen.values(), default=0) <= 1850
+    assert await prune_all(storage, retention, 9) == foreseen
+    for number, times in ((1, 2700), (2, 50), (3, 1150)):
+        left = await of_session(storage, number)
+        assert min(times, 1000) <= len(left) < 2000
+        assert left == list(range(times))[-len(left) :]
+    assert (await storage.counts()).events <= 2050
+
+
+async def test_events_of_a_session_that_goes_on_stay_while_there_is_room(
+    open_with: Opener,
+) -> None:
+    retention = Retention(events=4000)
+    storage = await open_with(retention)
+    await retried(storage, 1, 1900)
+    await retried(storage, 2, 1500)
+    assert await storage.prunable(retention, at(9)) == await prune_all(storage, retention, 9) == {}
+    assert [len(await of_session(storage, number)) for number in (1, 2)] == [1900, 1500]
+
+
+@pytest.mark.storages("sqlite", "postgres")
+async def test_no_more_of_them_go_than_there_are_too_many(open_with: Opener) -> None:
+    retention = Retention(events=2000, batch=100)
+    storage = await open_with(retention)
+    await retried(storage, 1, 1900)
+    await end(storage, 2, moment=0)
+    await retried(storage, 3, 500)
+    foreseen = await storage.prunable(retention, at(9))
+    assert foreseen == await prune_all(storage, retention, 9) == {"events": 401}
+    assert (await storage.counts()).events == 2000
 
 
 async def test_old_state_reports_are_forgotten_but_never_the_newest(storage: Storage) -> None:
@@ -227,6 +287,99 @@ async def test_what_has_expired_is_forgotten_and_counted(storage: Storage) -> No
         "earlyReports": 1,
     }
     assert await storage.idempotency("k2", at(101)) is not None
+
+
+# --- several at once --------------------------------------------------------------------------
+
+
+async def test_two_who_forget_at_once_count_everything_once(replicas: Replicas) -> None:
+    stores = await replicas(2)
+    first, retention = stores[0], Retention(batch=7)
+    for number in range(40):
+        await end(first, number, moment=0)
+        await put(first, gone(f"a{number}", 0))
+        reports = [Event(EventType.AGENT_STATE, at(0), f"b{number}") for _ in range(2)]
+        lost = Event(EventType.AGENT_LOST, at(0), f"a{number}")
+        receipt = WebhookReceipt(f"{number:064}", at(1))
+        await first.apply(Change(events=(*reports, lost), receipt=receipt))
+        await first.keep_early_report(builders.report(agent_id=f"c{number}"), at(0))
+    foreseen = await first.prunable(retention, at(2 * WEEK))
+    counts = await asyncio.gather(*(prune_all(one, retention, 2 * WEEK) for one in stores))
+    assert sum(map(Counter, counts), Counter()) == foreseen
+    total = await first.counts()
+    remaining = [event async for event in _read(first)]
+    assert (total.agents, total.sessions, total.tasks) == (0, 0, 0)
+    # In memory the log of all and the last reports are kept apart.
+    assert total.events == len(remaining) <= 40
+
+
+# --- what nothing refers to -------------------------------------------------------------------
+
+
+def _sql(storage: Storage) -> SqlStorage:
+    assert isinstance(storage, SqlStorage)
+    return storage
+
+
+async def number_of(storage: Storage, table: str) -> int:
+    def program() -> Program[int]:
+        rows = yield Fetch(f"SELECT count(*) FROM {table}")
+        return int(rows[0][0])
+
+    return await _sql(storage)._driver.read(program())
+
+
+@pytest.mark.storages("sqlite", "postgres")
+async def test_turns_go_with_the_agents_that_took_them(open_with: Opener) -> None:
+    retention = Retention(gone_agents=0)
+    storage = await open_with(retention)
+    agents = [builders.agent(f"a{number}", capabilities=("write",)) for number in range(5)]
+    await put(storage, *agents)
+    for number, agent in enumerate(agents):
+        await queue(storage, [number], wanted_agent=agent.id)
+    await queue(storage, [9], wanted_agent=None, wanted_capability="write")
+    served = await claim(storage)
+    assert await number_of(storage, "turns") == len(served) > 4
+    leaving = {"standing": Standing.DEREGISTERED, "standing_since": at(1)}
+    await put(storage, *(ended(one.task) for one in served))
+    await put(storage, *(bump(agent, **leaving) for agent in agents[1:]))
+    await prune_all(storage, retention, 2)
+    # Those of the agent that stays, and of the capability that it serves.
+    assert await number_of(storage, "turns") == len(served) - 4
+    await put(storage, bump(agents[0], **leaving))
+    await prune_all(storage, retention, 2)
+    assert await number_of(storage, "turns") == 0
+
+
+@pytest.mark.storages("sqlite", "postgres")
+async def test_definitions_that_nothing_uses_are_forgotten(storage: Storage) -> None:
+    for number in range(30):
+        definition = builders.definition(id=f"flow-{number}", description=f"no. {number}")
+        await storage.apply(Change(workflow=WorkflowRevision(definition, 1, at(0))))
+    await put(storage, *one_run(1, workflow_id="in-use"))
+    assert await number_of(storage, "definitions") == 31
+    for number in range(29):
+        await storage.apply(Change(deleted_workflow=f"flow-{number}"))
+    await storage.prune(Retention(), at(1))
+    assert await number_of(storage, "definitions") == 2
+    assert await storage.workflow("flow-29") is not None
+    assert await storage.session(session_id(1)) is not None
+
+
+@pytest.mark.storages("postgres")
+async def test_what_writers_noted_long_ago_is_forgotten(storage: Storage) -> None:
+    await put(storage, builders.agent())
+    now = await storage.time()
+    assert now is not None
+
+    def older() -> Program[None]:
+        yield Execute("INSERT INTO commits (writer, number, at) VALUES (?, ?, ?)", [("x", 1, 0)])
+
+    await _sql(storage)._driver.write(older)
+    assert await number_of(storage, "commits") == 2
+    await storage.prune(Retention(), now)
+    assert await number_of(storage, "commits WHERE writer <> 'x'") == 1
+    assert await number_of(storage, "commits") == 1
 
 
 # --- agents -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import time
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,33 @@ async def test_F17_batch_after_batch_until_the_bound_is_kept(build: Builder) -> 
     assert (await house.storage.counts()).sessions == 2
     (event,) = await house.events(EventType.STORAGE_PRUNED)
     assert event.data == house.housekeeper.forgotten == {"sessions": 10, "tasks": 10}
+
+
+class TakesLong(Moody):
+    """Each batch takes a minute, after which somebody else takes up the duty."""
+
+    async def ask(self, method: str, *args: Any, **named: Any) -> Any:
+        answer = await super().ask(method, *args, **named)
+        if method == "prune":
+            now = args[1] + timedelta(minutes=1)
+            assert await self.behind.take_duty("retention", "d2", now, now + timedelta(minutes=1))
+        return answer
+
+
+async def test_whoever_has_lost_the_duty_stops_forgetting(build: Builder) -> None:
+    retention = Retention(ended_sessions=0, batch=3)
+    storage = await build.storage(TakesLong)
+    house = await build(Switchboard(always=Answered(1)), storage=storage, retention=retention)
+    await house.register()
+    for _ in range(8):
+        await house.trigger()
+    await house.housekeeper.round()
+    assert storage.asked["prune"] == 1
+    assert (await house.storage.counts()).sessions == 5
+    (event,) = await house.events(EventType.STORAGE_PRUNED)
+    assert event.data["sessions"] == 3
+    await house.housekeeper.round()
+    assert storage.asked["prune"] == 1
 
 
 async def test_nothing_to_forget_is_not_worth_a_word(build: Builder) -> None:

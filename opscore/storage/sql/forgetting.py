@@ -1,4 +1,8 @@
-"""Forgetting what has ended and is too old or too much."""
+"""Forgetting what has ended and is too old or too much.
+
+Others may forget at the same time: only what a statement says it has deleted is counted, or what
+is held while it is deleted.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,6 +13,8 @@ from opscore.models import EventType, Retention
 from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.storage.sql.codec import dump, micros
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
+from opscore.storage.sql.residue import forget_definitions, forget_residue, forget_turns
+from opscore.storage.sql.surplus import count_surplus, forget_surplus
 from opscore.storage.sql.tallies import Tally, tasks_tally
 from opscore.storage.sql.writing import write_events
 
@@ -43,12 +49,10 @@ AND (type <> 'agent.state' OR seq < (
     SELECT max(seq) FROM events WHERE type = 'agent.state' AND agent_id = old.agent_id
 ))
 """
-_OLD_EVENTS_BATCH = f"{_OLD_EVENTS} ORDER BY seq LIMIT ?"
-
-_UNUSED_DEFINITIONS = """
-DELETE FROM definitions WHERE hash {among}
-    AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.definition = definitions.hash)
-    AND NOT EXISTS (SELECT 1 FROM workflows WHERE workflows.definition = definitions.hash)
+_FORGET_EVENTS = f"""
+DELETE FROM events WHERE seq IN (
+    SELECT seq FROM ({_OLD_EVENTS}) AS batch ORDER BY seq LIMIT ?
+) RETURNING type
 """
 
 
@@ -68,15 +72,19 @@ def prune(dialect: Dialect, retention: Retention, now: datetime) -> Program[dict
     if agents:
         yield from _forget_agents(dialect, [row[0] for row in agents], tally)
     event_age = micros(now - retention.event_age)
-    events = yield Fetch(_OLD_EVENTS_BATCH, (retention.events, event_age, batch))
-    counts["history"] = sum(row[1] == EventType.AGENT_STATE for row in events)
+    events = yield Fetch(_FORGET_EVENTS, (retention.events, event_age, batch))
+    counts["history"] = sum(row[0] == EventType.AGENT_STATE for row in events)
     counts["events"] = len(events) - counts["history"]
     if events:
-        yield Execute("DELETE FROM events WHERE seq = ?", [(row[0],) for row in events])
         crash_point("prune.events-gone")
         tally["events"] -= len(events)
     for kind, table, key, column, until in _expiring(now):
         counts[kind] = yield from _forget_expired(table, key, column, until, batch)
+    if not any(counts.values()):
+        # Every unfinished session is looked at for this, so only once there is nothing else.
+        counts["events"] = yield from forget_surplus(retention)
+        tally["events"] -= counts["events"]
+    yield from forget_residue(dialect, now)
     yield from write_events((), tally)
     return {kind: count for kind, count in counts.items() if count}
 
@@ -87,13 +95,20 @@ def prunable(retention: Retention, now: datetime) -> Program[dict[str, int]]:
     sessions = (oldest, retention.ended_sessions)
     agents = (oldest, retention.gone_agents)
     events = (retention.events, micros(now - retention.event_age))
-    rows = yield Fetch(_PRUNABLE, (*sessions, *sessions, *agents, *events, *agents))
+    rows = yield Fetch(
+        _PRUNABLE, (*sessions, *sessions, *agents, *events, *agents, *sessions, *agents)
+    )
     counts: dict[str, int] = {row[0]: row[1] for row in rows}
+    gone = counts.pop(_THEIRS) + counts.get("events", 0) + counts.get("history", 0)
+    surplus = yield from count_surplus(retention, gone)
+    counts["events"] = counts.get("events", 0) + surplus
     for kind, table, _, column, until in _expiring(now):
         found = yield Fetch(f"SELECT count(*) FROM {table} WHERE {column} < ?", (micros(until),))
         counts[kind] = found[0][0]
     return {kind: count for kind, count in counts.items() if count}
 
+
+_THEIRS = "events of sessions and agents"
 
 # Reports of an agent that is forgotten go with it.
 _PRUNABLE = f"""
@@ -108,6 +123,10 @@ SELECT CASE WHEN type = 'agent.state' THEN 'history' ELSE 'events' END, count(*)
 FROM ({_OLD_EVENTS}) AS four
 WHERE type <> 'agent.state' OR agent_id NOT IN (SELECT id FROM ({_OLD_AGENTS}) AS five)
 GROUP BY 1
+UNION ALL
+SELECT '{_THEIRS}', count(*) FROM events
+WHERE session_id IN (SELECT id FROM ({_OLD_SESSIONS}) AS six)
+OR (type = 'agent.state' AND agent_id IN (SELECT id FROM ({_OLD_AGENTS}) AS seven))
 """
 
 
@@ -122,11 +141,12 @@ def _expiring(now: datetime) -> Sequence[tuple[str, str, str, str, datetime]]:
 
 
 def _forget_expired(table: str, key: str, column: str, until: datetime, limit: int) -> Program[int]:
+    some = f"SELECT {key} FROM {table} WHERE {column} < ? LIMIT ?"
     rows = yield Fetch(
-        f"SELECT {key} FROM {table} WHERE {column} < ? LIMIT ?", (micros(until), limit)
+        # Asked again of what is deleted: it may just have been renewed.
+        f"DELETE FROM {table} WHERE {key} IN ({some}) AND {column} < ? RETURNING 1",
+        (micros(until), limit, micros(until)),
     )
-    if rows:
-        yield Execute(f"DELETE FROM {table} WHERE {key} = ?", [(row[0],) for row in rows])
     return len(rows)
 
 
@@ -141,6 +161,7 @@ def _forget_agents(dialect: Dialect, ids: list[str], tally: Tally) -> Program[No
     yield Execute(dialect.sql("DELETE FROM agents WHERE id {among}"), [(among,)])
     crash_point("prune.agents-gone")
     yield Execute(dialect.sql("DELETE FROM agent_lanes WHERE agent_id {among}"), [(among,)])
+    yield from forget_turns(dialect)
     tally["agents"] -= len(ids)
     tally["events"] -= len(reports)
 
@@ -157,13 +178,7 @@ def _forget_sessions(dialect: Dialect, sessions: Sequence[Row], tally: Tally) ->
     )
     yield Execute(dialect.sql("DELETE FROM sessions WHERE id {among}"), [(among,)])
     crash_point("prune.sessions-gone")
-    definitions = dump(sorted({row[1] for row in sessions}))
-    # Held first, so that the next statement sees every session that has begun with one of them.
-    yield Fetch(
-        dialect.sql("SELECT 1 FROM definitions WHERE hash {among} ORDER BY hash {lock}"),
-        (definitions,),
-    )
-    yield Execute(dialect.sql(_UNUSED_DEFINITIONS), [(definitions,)])
+    yield from forget_definitions(dialect, {row[1] for row in sessions})
     tally.update(tasks_tally((row[0] for row in tasks), ()))
     tally["sessions"] -= len(sessions)
     tally["events"] -= len(events)

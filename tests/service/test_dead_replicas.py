@@ -77,6 +77,8 @@ async def test_F3_a_process_that_is_alone_need_not_wait_for_leases(
         (NOBODY, HERE, ""),
         (NOBODY, "", ""),
     ],
+    # Not the numbers of processes, which are others in every process that collects this test.
+    ids=["parent", "first", "elsewhere", "own number", "unknown", "here unknown", "both unknown"],
 )
 async def test_what_another_living_replica_holds_stays_with_it(
     build: Builder, pid: int, place: str, here: str

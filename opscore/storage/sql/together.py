@@ -43,7 +43,9 @@ class Together(Generic[Q, A]):
             while self._waiting:
                 await self._gather()
                 group, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
-                await _answer(worker, group)
+                # Another worker may have taken them all.
+                if group:
+                    await _answer(worker, group)
         finally:
             self._idle.append(worker)
 

@@ -292,7 +292,8 @@ class Storage(ABC):
     async def mend(self, cursor: str | None, limit: int, now: datetime) -> Page[Event]:
         """Look at the next `limit` records and bring back in step what is kept beside them.
 
-        Each repair is an event `storage.repaired`, appended with it; these are returned.
+        Each repair is an event `storage.repaired`, appended with it; these are returned. What
+        cannot be read is passed over, here and where the unfinished is looked through.
         """
 
     # --- moving -------------------------------------------------------------------------

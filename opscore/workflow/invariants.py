@@ -9,8 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
-from opscore.exceptions import StorageError, VersionConflictError
+from opscore.exceptions import OpsCoreError, StorageError, VersionConflictError
 from opscore.models import Change, Event, EventType, TaskFacts
+from opscore.storage.damage import UNREADABLE, tell_once
 from opscore.workflow import decisions
 from opscore.workflow.decisions import Context
 from opscore.workflow.engine import Engine
@@ -41,23 +42,29 @@ class Checker:
             try:
                 if await on_duty(storage, clock, _DUTY, self._owner):
                     await self.round()
-            except (StorageError, VersionConflictError) as error:
-                logger.warning("Checking what is stored is put off: %s", error.detail)
-            except Exception as error:
-                logger.error("What is stored is damaged beyond repair.", exc_info=error)
+            except StorageError as error:
+                _put_off(error)
 
     async def round(self) -> list[Event]:
         """Look at the next stretches of everything; what was repaired."""
         repaired: list[Event] = []
         for look in (self._mend, self._look_at_tasks, self._look_at_sessions):
-            for _ in range(_STRETCHES):
-                events, further = await look(self._cursors.get(look))
-                self._cursors[look] = further
-                repaired += events
-                await asyncio.sleep(0)
-                if further is None:
-                    break
+            try:
+                await self._go_on(look, repaired)
+            except (StorageError, VersionConflictError) as error:
+                _put_off(error)
+            except Exception as error:
+                logger.error("What is stored is damaged beyond repair.", exc_info=error)
         return repaired
+
+    async def _go_on(self, look: Look, repaired: list[Event]) -> None:
+        for _ in range(_STRETCHES):
+            events, further = await look(self._cursors.get(look))
+            self._cursors[look] = further
+            repaired += events
+            await asyncio.sleep(0)
+            if further is None:
+                break
 
     # --- what is looked at ----------------------------------------------------------------
 
@@ -70,7 +77,7 @@ class Checker:
     async def _look_at_tasks(self, cursor: str | None) -> tuple[Sequence[Event], str | None]:
         page = await self._engine.storage.unfinished_tasks(cursor, _AT_ONCE)
         suspects = [facts.task.id for facts in page.items if self._is_wrong(facts)]
-        changes = [await self._engine.repair_task(task_id) for task_id in suspects]
+        changes = [await _each("tasks", self._engine.repair_task, one) for one in suspects]
         return _repairs(changes), page.next_cursor
 
     def _is_wrong(self, facts: TaskFacts) -> bool:
@@ -80,8 +87,24 @@ class Checker:
 
     async def _look_at_sessions(self, cursor: str | None) -> tuple[Sequence[Event], str | None]:
         page = await self._engine.storage.idle_sessions(cursor, _SESSIONS_AT_ONCE)
-        changes = [await self._engine.repair_session(session_id) for session_id in page.items]
+        repair = self._engine.repair_session
+        changes = [await _each("sessions", repair, one) for one in page.items]
         return _repairs(changes), page.next_cursor
+
+
+async def _each(
+    table: str, repair: Callable[[str], Awaitable[Change | None]], record_id: str
+) -> Change | None:
+    """One record that cannot be read must not hold up all the others."""
+    try:
+        return await repair(record_id)
+    except UNREADABLE:
+        tell_once(table, record_id)
+        return None
+
+
+def _put_off(error: OpsCoreError) -> None:
+    logger.warning("Checking what is stored is put off: %s", error.detail)
 
 
 def _repairs(changes: Sequence[Change | None]) -> list[Event]:

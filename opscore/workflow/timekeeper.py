@@ -17,7 +17,7 @@ _PAUSE = timedelta(seconds=1)
 # What is due and yet changes nothing (someone else was quicker) must not become a tight loop.
 _SHORTEST_WAIT = timedelta(milliseconds=10)
 # Claims, and other processes on the same storage, set timers without a word.
-_LONGEST_WAIT = timedelta(seconds=5)
+_LONGEST_WAIT = timedelta(seconds=2)
 
 
 class Timekeeper:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from opscore.exceptions import VersionConflictError
 from opscore.lifecycle import Trigger
 from opscore.models import (
     Answered,
@@ -19,6 +20,7 @@ from opscore.models import (
     TaskStatus,
     WorkflowSession,
 )
+from opscore.storage.damage import tell_once
 from opscore.storage.sql import SqlStorage
 from opscore.storage.sql.program import Execute, Program
 from opscore.workflow.dispatcher import LEASE
@@ -328,18 +330,57 @@ async def test_one_replica_checks_now_and_then_and_tells(
     assert storage.asked["unfinished_tasks"] == asked
 
 
-async def test_damage_that_cannot_be_read_does_not_end_it(
-    build: Builder, caplog: pytest.LogCaptureFixture
+@SQL
+@pytest.mark.parametrize("doc", ["{}", "[1]", "cut in t"])
+@pytest.mark.parametrize("table", ["tasks", "sessions", "agents"])
+async def test_a_record_that_cannot_be_read_is_told_of_once_and_passed_over(
+    build: Builder, caplog: pytest.LogCaptureFixture, table: str, doc: str
 ) -> None:
-    house = await build(running=False)
-    checker = Checker(house.engine, "d1")
-    running = house.spawn(checker.run())
+    house, session = await begun(build)
+    await house.register("a2")
+    lost = await house.trigger(agent_id="a2")
+    damaged = {"tasks": (await house.task(session.id)).id, "sessions": session.id, "agents": "a1"}
+    tell_once.cache_clear()
+    await damage(house, f"UPDATE {table} SET doc = '{doc}' WHERE id = '{damaged[table]}'")
+    await damage(house, "UPDATE agents SET in_flight = 7 WHERE id = 'a2'")
+    await damage(house, f"DELETE FROM tasks WHERE session_id = '{lost.id}'")
+    found = await check(house)
+    about = {(one.data["found"], one.session_id or one.agent_id) for one in found}
+    assert {("slots_leaked", "a2"), ("nothing_pending", lost.id)} <= about
+    assert await check(house) == []
+    assert caplog.text.count(f"Record {damaged[table]} in {table} cannot be read") == 1
+    assert "beyond repair" not in caplog.text
 
-    async def round_() -> list[Event]:
-        raise ValueError("not a task")
 
-    checker.round = round_  # type: ignore[method-assign]  # stands for a document cut in two
+class Cut(Moody):
+    """Something is the matter with one look."""
+
+    raising: type[Exception] = ValueError
+
+    async def ask(self, method: str, *args: Any, **named: Any) -> Any:
+        if method == "mend":
+            raise self.raising("nobody thought of this")
+        return await super().ask(method, *args, **named)
+
+
+@pytest.mark.parametrize(
+    ("raising", "said"),
+    [(ValueError, "damaged beyond repair"), (VersionConflictError, "is put off")],
+)
+async def test_one_look_that_fails_does_not_end_the_others(
+    build: Builder, caplog: pytest.LogCaptureFixture, raising: type[Exception], said: str
+) -> None:
+    storage = await build.storage(Cut)
+    storage.raising = raising
+    house = await build(storage=storage, running=False)
+    await house.register()
+    await house.trigger(*STEPS)
+    task = await claimed(house)
+    await put(house, task, lease_until=None)
+    running = house.spawn(Checker(house.engine, "d1").run())
     await settle()
     await house.pass_time(INTERVAL.total_seconds(), step=30)
-    assert "damaged beyond repair" in caplog.text
+    assert said in caplog.text
     assert not running.done()
+    (event,) = await house.events(EventType.STORAGE_REPAIRED)
+    assert event.task_id == task.id

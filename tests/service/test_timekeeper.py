@@ -183,8 +183,8 @@ async def test_a_timer_that_nobody_spoke_of_is_found(build: Builder, another: bo
         await house.trigger(step("one", delay=timedelta(hours=1)))
     await settle(50)
     now = house.clock.now()
-    await house.storage.claim("dead", now, now + seconds(15), 1)
-    await house.pass_time(20, step=0.5)
+    await house.storage.claim("dead", now, now + seconds(5), 1)
+    await house.pass_time(7, step=0.5)
     task = await house.task(session.id)
     assert (task.status, task.lost_leases) == (TaskStatus.QUEUED, 1)
 
@@ -194,7 +194,7 @@ async def test_an_idle_timekeeper_looks_only_now_and_then(build: Builder) -> Non
     house = await build(storage=storage)
     before = storage.asked["due"]
     await house.pass_time(60, step=0.5)
-    assert storage.asked["due"] - before <= 12
+    assert storage.asked["due"] - before <= 30
 
 
 async def test_timers_go_on_when_the_storage_is_back(

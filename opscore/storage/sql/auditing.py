@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from opscore.models import Page, SessionStatus, TaskFacts, TaskStatus
+from opscore.storage.damage import readable
 from opscore.storage.sql.codec import dump, load, load_session, load_task
 from opscore.storage.sql.program import Fetch, Program, Row
 
@@ -73,5 +74,9 @@ def idle_sessions(cursor: str | None, limit: int) -> Program[Page[str]]:
 def unfinished_tasks(cursor: str | None, limit: int) -> Program[Page[TaskFacts]]:
     place = Place.of(cursor)
     rows = yield Fetch(_UNFINISHED, place.args(TASKS, limit))
-    facts = (TaskFacts(load_task(row[2]), load_session(row[3], row[4])) for row in rows)
-    return Page(tuple(facts), place.next(TASKS, rows, limit))
+    facts = tuple(facts for _, facts in readable("tasks", rows, _facts, id_at=1))
+    return Page(facts, place.next(TASKS, rows, limit))
+
+
+def _facts(row: Row) -> TaskFacts:
+    return TaskFacts(load_task(row[2]), load_session(row[3], row[4]))

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from opscore.models import Agent, Event, EventType, TaskStatus
+from opscore.storage.damage import readable
 from opscore.storage.ordering import lanes_of
 from opscore.storage.sql.codec import dump, load_agent
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
@@ -89,8 +90,8 @@ def _kept(dialect: Dialect, rows: Sequence[Row]) -> Program[list[Kept]]:
         lanes[agent_id].add(lane)
     doc = AGENT_COLUMNS.index("doc")
     return [
-        Kept(load_agent(row[doc]), row, held.get(row[0], 0), frozenset(lanes[row[0]]))
-        for row in rows
+        Kept(agent, row, held.get(row[0], 0), frozenset(lanes[row[0]]))
+        for row, agent in readable("agents", rows, lambda row: load_agent(row[doc]))
     ]
 
 

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from opscore.models import Event, EventType
+from opscore.storage.damage import readable
 from opscore.storage.sql.auditing import ALONG, SESSIONS, TASKS, Place
 from opscore.storage.sql.codec import dump, load, load_session, load_task
 from opscore.storage.sql.counting import Agents, Look, Tallies
@@ -67,20 +68,26 @@ class Columns:
         rows = yield Fetch(f"{self._select} WHERE {ALONG}", place.args(self._statuses, limit))
         made = self._names.index("created_at")
         places = [(row[made], row[0]) for row in rows]
-        suspects = [row[0] for row in rows if self._differing(row)]
+        suspects = [row[0] for row, _, _ in self._wrong(rows)]
         return suspects, place.next(self._statuses, places, limit)
 
     def mend(self, suspects: Sequence[str], now: datetime) -> Program[list[Event]]:
         sql = self._dialect.sql(f"{self._select} WHERE id {{among}} ORDER BY id {{lock}}")
         rows = yield Fetch(sql, (dump(suspects),))
-        wrong = [(row, names) for row in rows if (names := self._differing(row))]
+        wrong = self._wrong(rows)
         if wrong:
-            mended = [tuple(self._rebuilt(row)) for row, _ in wrong]
+            mended = [tuple(rebuilt) for _, rebuilt, _ in wrong]
             yield Execute(upsert(self._table, self._names), mended)
-        return [_columns_event(now, self._table, names, self._named(row)) for row, names in wrong]
+        return [
+            _columns_event(now, self._table, names, self._named(row)) for row, _, names in wrong
+        ]
 
-    def _differing(self, row: Row) -> list[str]:
-        rebuilt = self._rebuilt(row)
+    def _wrong(self, rows: Sequence[Row]) -> list[tuple[Row, Row, list[str]]]:
+        """Rows that differ from those that their documents make, with these, and in what."""
+        rebuilt = readable(self._table, rows, self._rebuilt)
+        return [(row, new, names) for row, new in rebuilt if (names := self._differing(row, new))]
+
+    def _differing(self, row: Row, rebuilt: Row) -> list[str]:
         pairs = zip(self._names, row, rebuilt, strict=False)
         # The same document may be written in more than one way.
         return [name for name, is_, should_be in pairs if is_ != should_be and name != "doc"]

@@ -99,7 +99,10 @@ async def test_a_session_ends_at_its_deadline_with_all_its_tasks(build: Builder)
         ended = await house.session(one.id)
         assert (ended.status, ended.ended_at) == (SessionStatus.TIMED_OUT, at(6))
         assert (await house.task(one.id)).status is TaskStatus.CANCELLED
-    assert [task_id for task_id, _, _ in courier.cancelled] == [(await house.task(session.id)).id]
+    # The other one may have been sent in the moment between the two ends; then it is told too.
+    told = [task_id for task_id, _, _ in courier.cancelled]
+    assert told[0] == (await house.task(session.id)).id
+    assert told[1:] in ([], [(await house.task(waiting.id)).id])
 
 
 async def test_a_hold_ends_by_itself(build: Builder) -> None:

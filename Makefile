@@ -36,7 +36,7 @@ run: install ## Start the service with the settings of .env and the environment
 	@$(BIN)/opscore serve $(ARGS)
 
 test: install ## Run every test (ARGS='-k name' for some)
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 acceptance: install ## Run the tests that start real processes
 	$(BIN)/python -m pytest tests/acceptance $(ARGS)

@@ -129,7 +129,10 @@ async def test_F47_a_report_before_the_registration_counts_when_that_arrives(
 async def test_F39_an_agent_registered_again_while_it_works_keeps_its_task(world: World) -> None:
     agent = await world.agent(a_capability(), workSeconds=0.6)
     session_id = await world.start(agent, echo_step("only"))
-    before = await world.task_where(session_id, status="running")
+    await world.task_where(session_id, status="running")
+    # The agent may be quicker than the answer that it was given the task, which sets the deadline.
+    await eventually(lambda: world.tasks(session_id), lambda tasks: tasks[0]["acceptedAt"])
+    [before] = await world.tasks(session_id)
     event = register_event(str(agent.agent_id), agentName="renamed", version="2")
     body = json.dumps(event).encode()
     notify = f"{API}/internal/agent/notify"

@@ -86,8 +86,6 @@ class SqlStorage(Storage):
     # --- deciding -------------------------------------------------------------------------
 
     async def agent_facts(self, agent_id: str, task_id: str | None = None) -> AgentFacts | None:
-        if self.exclusive:
-            return (await self._agents_facts([(agent_id, task_id)]))[0]
         return await self._facts.ask((agent_id, task_id))
 
     async def _agents_facts(self, asks: Sequence[reading.Ask]) -> list[AgentFacts | None]:

@@ -57,7 +57,7 @@ format: install ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: install ## Measure speed in memory
+bench: install ## Measure speed, in memory and on the durable storages
 	$(BIN)/python -m tests.load.bench $(ARGS)
 
 chaos: install ## Kill replicas and databases, and check that nothing is lost

@@ -1,10 +1,12 @@
 """What acceptance tests share; a failed test's report carries the logs of the processes."""
 
 from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.acceptance import processes
+from tests.acceptance.durable import empty_storage
 from tests.acceptance.world import World, world_around
 from tests.storages import empty_url
 
@@ -30,6 +32,13 @@ def kit_port() -> Iterator[int]:
 def storage_url(storage_kind: str) -> Iterator[str]:
     """An empty storage of the kind that the test runs on, for a service of its own."""
     with empty_url(storage_kind) as url:
+        yield url
+
+
+@pytest.fixture
+def storage(storage_kind: str, tmp_path: Path) -> Iterator[str]:
+    """A durable storage that nobody has opened yet, on a real disk."""
+    with empty_storage(storage_kind, tmp_path) as url:
         yield url
 
 

@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ from tests.acceptance.lives import KILLED, Life, Lives, lives
 from tests.acceptance.processes import eventually, reserved_port
 from tests.load.chaos_checker import violations
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
+pytestmark = [pytest.mark.acceptance, pytest.mark.slow, pytest.mark.storages(*KINDS)]
 
 KILLS = int(os.environ.get("OPSCORE_TEST_KILLS", "5"))
 SEED = int(os.environ.get("OPSCORE_TEST_SEED", "1"))
@@ -137,18 +137,6 @@ def points(storage: str, *, forgetting: bool) -> list[str]:
     ]
 
 
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
-
-
-@pytest.fixture
-def storage(kind: str, tmp_path: Path) -> Iterator[str]:
-    with empty_storage(kind, tmp_path) as url:
-        yield url
-
-
 @pytest.fixture(autouse=True)
 def no_trio(monkeypatch: pytest.MonkeyPatch) -> None:
     """For each of thousands of requests, httpcore would look for it on the whole path."""
@@ -236,9 +224,9 @@ async def play(url: str, folder: Path) -> AsyncIterator[Play]:
 
 @pytest.mark.timeout(TIME_LIMIT)
 async def test_whatever_the_service_dies_of_nothing_is_lost(
-    kind: str, storage: str, tmp_path: Path, record_property: Record
+    storage_kind: str, storage: str, tmp_path: Path, record_property: Record
 ) -> None:
-    names = points(kind, forgetting=False)
+    names = points(storage_kind, forgetting=False)
     async with play(storage, tmp_path) as stage:
         for _ in range(KILLS):
             await stage.round(names)
@@ -246,14 +234,14 @@ async def test_whatever_the_service_dies_of_nothing_is_lost(
         assert violations(await stage.world.record()) == []
         await stage.lives.end()
         await check_counts(storage)
-    note(record_property, kind, stage.deaths, names)
+    note(record_property, storage_kind, stage.deaths, names)
 
 
 @pytest.mark.timeout(TIME_LIMIT)
 async def test_whenever_the_service_dies_nothing_unfinished_is_forgotten(
-    kind: str, storage: str, tmp_path: Path, record_property: Record
+    storage_kind: str, storage: str, tmp_path: Path, record_property: Record
 ) -> None:
-    names = points(kind, forgetting=True)
+    names = points(storage_kind, forgetting=True)
     async with play(storage, tmp_path) as stage:
         for _ in range(KILLS):
             await stage.round(names)
@@ -261,12 +249,12 @@ async def test_whenever_the_service_dies_nothing_unfinished_is_forgotten(
         await check_what_is_left(stage)
         await stage.lives.end()
         await check_counts(storage)
-    note(record_property, kind, stage.deaths, names)
+    note(record_property, storage_kind, stage.deaths, names)
 
 
 @pytest.mark.timeout(TIME_LIMIT)
 async def test_F8_killed_inside_a_migration(
-    kind: str, storage: str, tmp_path: Path, record_property: Record
+    storage_kind: str, storage: str, tmp_path: Path, record_property: Record
 ) -> None:
     """The next boot finds all of a migration or nothing, and finishes what is missing."""
     names = [name for name in CRASH_POINTS if name.startswith("migration.")]
@@ -274,7 +262,7 @@ async def test_F8_killed_inside_a_migration(
         for name in names * KILLS:
             folder = tmp_path / f"{name}-{stage.deaths[name]}"
             folder.mkdir()
-            with empty_storage(kind, folder) as empty:
+            with empty_storage(storage_kind, folder) as empty:
                 most = STATEMENTS if name == "migration.statement-run" else len(migrations())
                 nth = stage.draw.randint(1, most)
                 life = await stage.lives.begin(f"{name}:{nth}", OPSCORE_STORAGE_URL=empty)
@@ -285,7 +273,7 @@ async def test_F8_killed_inside_a_migration(
                 await stage.world.save_workflows()
                 assert len(await stage.world.pages("workflows")) > 1
                 await life.killed()
-    note(record_property, kind, stage.deaths, names)
+    note(record_property, storage_kind, stage.deaths, names)
 
 
 async def check_what_is_left(stage: Play) -> None:

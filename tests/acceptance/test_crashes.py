@@ -4,7 +4,7 @@ import asyncio
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -21,7 +21,6 @@ from tests.acceptance.durable import (
     accepting,
     completions,
     cut_off,
-    empty_storage,
     ended,
     finish,
     get,
@@ -46,24 +45,12 @@ from tests.acceptance.processes import (
     wait_until_ready,
 )
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.storages(*KINDS)]
 
 ONE: dict[str, Any] = {"taskId": "one", "retry": {"maxRetries": 0}}
 TWO: dict[str, Any] = {"taskId": "two", "retry": {"maxRetries": 0}}
 # A lease lasts 15 s; nobody waits for that of a process that is seen to be dead.
 AGAIN_WITHIN = 5
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    chosen: str = request.param
-    return chosen
-
-
-@pytest.fixture
-def storage(kind: str, tmp_path: Path) -> Iterator[str]:
-    with empty_storage(kind, tmp_path) as url:
-        yield url
 
 
 def trigger(http: Any, *steps: Any) -> Any:
@@ -264,7 +251,7 @@ async def test_F7_killed_while_a_delay_a_retry_and_a_fallback_wait(
 # --- two at once --------------------------------------------------------------------------------
 
 
-async def test_F8_two_boots_at_once(kind: str, storage: str, tmp_path: Path) -> None:
+async def test_F8_two_boots_at_once(storage_kind: str, storage: str, tmp_path: Path) -> None:
     """Each migration runs once; on SQLite one of the two is refused."""
     with reserved_port() as one, reserved_port() as other:
         ports = (one, other)
@@ -273,7 +260,7 @@ async def test_F8_two_boots_at_once(kind: str, storage: str, tmp_path: Path) -> 
             process("one", tmp_path, *OPSCORE, "serve", env=envs[0]) as first,
             process("other", tmp_path, *OPSCORE, "serve", env=envs[1]) as second,
         ):
-            if kind == "postgres":
+            if storage_kind == "postgres":
                 for port in ports:
                     await asyncio.to_thread(wait_until_ready, f"http://127.0.0.1:{port}")
                 return

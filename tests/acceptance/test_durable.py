@@ -8,7 +8,6 @@ import pytest
 from tests.acceptance.durable import (
     KINDS,
     accepting,
-    empty_storage,
     ended,
     finish,
     get,
@@ -25,30 +24,29 @@ pytestmark = pytest.mark.acceptance
 STEPS = ({"taskId": "one", "parameters": {"n": 1}}, {"taskId": "two"})
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_killed_service_goes_on_where_it_was(kind: str, tmp_path: Path) -> None:
-    with empty_storage(kind, tmp_path) as storage:
-        async with accepting() as taken:
-            env = settings(storage, taken.url)
-            with service(tmp_path, env) as first:
-                async with first.client() as http:
-                    await register(http)
-                    session = await start(http, *STEPS)
-                    await eventually(lambda: task_of(http, session, "one"), is_accepted)
-                    health = (await http.get("/health")).json()
-                    assert health["storage"]["durable"] is True
-                first.process.send(signal.SIGKILL)
-                first.process.ended()
-            with service(tmp_path, env) as second:
-                async with second.client() as http:
-                    assert await start(http, *STEPS) == session
-                    assert len((await get(http, "sessions"))["items"]) == 1
-                    for step in ("one", "two"):
-                        await finish(http, session, step)
-                    done = await ended(http, session)
-                    assert (done["status"], done["output"]) == ("completed", "two")
-        # What had been accepted was not sent again.
-        assert taken.names == ["one", "two"]
+@pytest.mark.storages(*KINDS)
+async def test_a_killed_service_goes_on_where_it_was(storage: str, tmp_path: Path) -> None:
+    async with accepting() as taken:
+        env = settings(storage, taken.url)
+        with service(tmp_path, env) as first:
+            async with first.client() as http:
+                await register(http)
+                session = await start(http, *STEPS)
+                await eventually(lambda: task_of(http, session, "one"), is_accepted)
+                health = (await http.get("/health")).json()
+                assert health["storage"]["durable"] is True
+            first.process.send(signal.SIGKILL)
+            first.process.ended()
+        with service(tmp_path, env) as second:
+            async with second.client() as http:
+                assert await start(http, *STEPS) == session
+                assert len((await get(http, "sessions"))["items"]) == 1
+                for step in ("one", "two"):
+                    await finish(http, session, step)
+                done = await ended(http, session)
+                assert (done["status"], done["output"]) == ("completed", "two")
+    # What had been accepted was not sent again.
+    assert taken.names == ["one", "two"]
 
 
 @pytest.mark.parametrize("name", ["opscore.db", "link.db", "folder/opscore.db"])

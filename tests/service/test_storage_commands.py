@@ -31,6 +31,7 @@ from opscore.models import (
 )
 from opscore.storage import Storage, open_storage
 from opscore.storage.transfer import TransferError, compare
+from opscore.storage.upkeep import location
 from tests.builders import at
 from tests.contract.filling import fill
 from tests.contract.shelf import bump, ended, one_run, put
@@ -192,8 +193,6 @@ def test_a_file_that_is_no_database_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_the_password_is_never_shown() -> None:
-    from opscore.storage.upkeep import location  # noqa: PLC0415 - not loaded by the other tests
-
     assert location("postgresql://me:pass-word@db:5432/ops") == "PostgreSQL me@db:5432/ops"
     assert location("postgres:///ops?host=/run/pg") == "PostgreSQL local socket/ops"
 

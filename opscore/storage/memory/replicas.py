@@ -17,8 +17,8 @@ class MemoryReplicas(Storage):
     async def mend(
         self,
         cursor: str | None,  # noqa: ARG002 - what is kept beside the records is made from them
-        limit: int,  # noqa: ARG002
-        now: datetime,  # noqa: ARG002
+        limit: int,  # noqa: ARG002 - see above
+        now: datetime,  # noqa: ARG002 - see above
     ) -> Page[Event]:
         """Nothing ever gets out of step."""
         return Page(())

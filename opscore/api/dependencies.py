@@ -12,12 +12,12 @@ _MAX_FAULTS = 50
 _MAX_POINTER = 200
 
 
-def get_core(request: Request) -> Core:
+async def get_core(request: Request) -> Core:
     core: Core = request.app.state.core
     return core
 
 
-def get_lifecycle(request: Request) -> Lifecycle:
+async def get_lifecycle(request: Request) -> Lifecycle:
     core: Core = request.app.state.core
     return core.lifecycle
 

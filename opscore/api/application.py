@@ -1,5 +1,6 @@
 """The one composition root: settings in, application out."""
 
+import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -67,7 +68,10 @@ def create_app(
                 app.state.core = core
                 await stack.enter_async_context(_running(core))
             except OpsCoreError as error:
-                note_refusal(app, error)
+                note_refusal(app, error.detail)
+                raise
+            except asyncio.CancelledError:
+                note_refusal(app, "A signal ended the start before the service was ready.")
                 raise
             yield
 

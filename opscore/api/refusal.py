@@ -3,11 +3,9 @@
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from opscore.exceptions import OpsCoreError
 
-
-def note_refusal(app: FastAPI, error: OpsCoreError) -> None:
-    app.state.refusal = error.detail
+def note_refusal(app: FastAPI, reason: str) -> None:
+    app.state.refusal = reason
 
 
 def refusal_of(app: FastAPI) -> str | None:

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import logging
 import signal
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -31,6 +33,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
+        self._starting: asyncio.Task[Any] | None = None
         self._draining: asyncio.Task[None] | None = None
 
     @contextmanager
@@ -44,7 +47,21 @@ class Server(uvicorn.Server):
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """A start may wait for a database; a signal meanwhile calls it off."""
+        self._starting = asyncio.current_task()
+        try:
+            await super().startup(sockets)
+        except asyncio.CancelledError:
+            if self._starting is None or not self.should_exit:
+                raise
+            self._starting.uncancel()
+
     def _on_signal(self) -> None:
+        if self._starting is not None and not self.started and not self.should_exit:
+            self.should_exit = True
+            self._starting.cancel()
+            return
         if self._draining is None and self.started:
             logger.info("Draining: no new work; a second signal ends the service at once.")
             self._draining = asyncio.create_task(self._drain(), name="drain")

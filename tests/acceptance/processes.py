@@ -167,7 +167,7 @@ def service(
         url = f"http://127.0.0.1:{port}"
         if port == "0":
             url = started.find(r"Uvicorn running on (http://[0-9.:]+)")
-        wait_until_ready(url)
+        wait_until_ready(url, started)
         yield Service(started, url, env["OPSCORE_API_KEY"], env["OPSCORE_WEBHOOK_SECRET"])
 
 
@@ -188,19 +188,22 @@ def service_on_each_storage(folder: Path, settings: Mapping[str, object]) -> Ite
         yield on
 
 
-def wait_until_ready(url: str) -> None:
+def wait_until_ready(url: str, of: Process | None = None) -> None:
     deadline = time.monotonic() + READY_WITHIN
     with httpx.Client(trust_env=False, verify=False) as http:
-        while not _is_ready(http, url):
-            assert time.monotonic() < deadline, f"{url} is not ready"
+        while (why := _why_not_ready(http, url)) is not None:
+            ended = None if of is None else of.popen.poll()
+            assert ended is None, f"it ended with {ended} before it was ready"
+            assert time.monotonic() < deadline, f"{url} is not ready: {why}"
             time.sleep(0.02)
 
 
-def _is_ready(http: httpx.Client, url: str) -> bool:
+def _why_not_ready(http: httpx.Client, url: str) -> str | None:
     try:
-        return http.get(f"{url}/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
+        answer = http.get(f"{url}/health/ready")
+    except httpx.TransportError as error:
+        return repr(error)
+    return None if answer.status_code == 200 else answer.text
 
 
 async def eventually(

@@ -285,6 +285,22 @@ async def test_F9_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - began < 3
 
 
+async def test_F9_sigterm_ends_a_start_that_waits_for_its_database(tmp_path: Path) -> None:
+    with reserved_port() as port:
+        env = {
+            "OPSCORE_API_KEY": "a-key-of-the-tests",
+            "OPSCORE_STORAGE_URL": f"postgresql://postgres@127.0.0.1:{port}/opscore",
+        }
+        with process("early", tmp_path, *OPSCORE, "serve", env=env) as opscore:
+            await asyncio.to_thread(opscore.find, "(Waiting for the database)")
+            opscore.send(signal.SIGTERM)
+            began = time.monotonic()
+            assert await asyncio.to_thread(opscore.ended, 10) == 0
+            assert time.monotonic() - began < 3
+            assert "A signal ended the start before the service was ready." in opscore.said
+            assert "Traceback" not in opscore.said
+
+
 # --- being held up -------------------------------------------------------------------------------
 
 

@@ -12,6 +12,7 @@ from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import (
     Agent,
+    Answered,
     Change,
     Claim,
     Delivery,
@@ -160,8 +161,7 @@ class Engine:
                 lambda facts, ctx: decisions.on_outcome(
                     facts, task.attempt, task.owner or "", via, outcome, ctx, probe
                 ),
-                # Mostly nothing has changed since the claim; where it has, the write finds out.
-                TaskFacts(task, claim.session, claim.agent),
+                _as_claimed(claim, outcome),
             ),
         )
 
@@ -313,6 +313,16 @@ class Engine:
         except StorageError as error:
             # What taught it is stored already, so its caller must not try again.
             logger.warning("No event tells what was learned of AgentKit: %s", error.detail)
+
+
+def _as_claimed(claim: Claim, outcome: Outcome) -> TaskFacts | None:
+    """Mostly nothing has changed since the claim; where it has, the write finds out.
+
+    An answer is noted at the agent, and so are those of all else that it does meanwhile.
+    """
+    if isinstance(outcome, Answered) and claim.agent.concurrency > 1:
+        return None
+    return TaskFacts(claim.task, claim.session, claim.agent)
 
 
 def _kept_changing() -> VersionConflictError:

@@ -67,6 +67,18 @@ async def test_as_many_messages_as_allowed_are_under_way_at_once(build: Builder)
     assert house.dispatcher.gate() is None
 
 
+async def test_answers_of_one_agent_at_once_are_written_once_each(build: Builder) -> None:
+    storage, courier = await build.storage(Moody), Switchboard()
+    house = await build(courier, storage=storage)
+    await house.register(concurrency=3)
+    for _ in range(3):
+        await house.trigger()
+    before = storage.asked["apply"]
+    await courier.answer(Answered("done"))
+    assert storage.asked["apply"] == before + 3
+    assert (await house.storage.counts()).by_status == {"completed": 3}
+
+
 async def test_an_accepted_task_waits_for_its_agent_with_its_deadlines(build: Builder) -> None:
     house = await build()
     await house.register()

@@ -269,19 +269,25 @@ class Engine:
     ) -> Change | None:
         """Read, decide, write; on a version conflict read and decide again, with a limit.
 
-        With `known` facts the first reading is left out.
+        With `known` facts the first reading is left out, and there is no pause if they were old.
         """
+        if known is not None and (change := await self._decided(known, decide)) is not None:
+            return change
         for _ in range(_TRIES):
-            facts, known = known or await read(), None
+            facts = await read()
             if facts is None:
                 return None
             crash_point("decide.facts-read")
-            change = decide(facts, self._context())
-            crash_point("decide.decided")
-            if change == Change() or await self._applied(change):
+            if (change := await self._decided(facts, decide)) is not None:
                 return change
             await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE))
         raise _kept_changing()
+
+    async def _decided(self, facts: F, decide: Callable[[F, Context], Change]) -> Change | None:
+        """The change, once it is stored; None if the facts were not true any more."""
+        change = decide(facts, self._context())
+        crash_point("decide.decided")
+        return change if change == Change() or await self._applied(change) else None
 
     async def _in_turn(self, agent_id: str, work: Callable[[], Awaitable[R]]) -> R:
         """One after the other for each agent: they would only conflict, and none may be lost."""

@@ -142,6 +142,10 @@ class Settings(BaseSettings):
         return None if value == "" else value
 
     @property
+    def storage_kind(self) -> str:
+        return self.storage_url.partition(":")[0]
+
+    @property
     def policy(self) -> Policy:
         return Policy(
             mode=self.dispatch_mode,

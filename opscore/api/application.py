@@ -12,7 +12,17 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from opscore.agentkit_client import AgentKitClient
-from opscore.api import agents, events, health, sessions, states, tasks, webhook, workflows
+from opscore.api import (
+    agents,
+    events,
+    health,
+    metrics,
+    sessions,
+    states,
+    tasks,
+    webhook,
+    workflows,
+)
 from opscore.api.core import Core, open_core
 from opscore.api.dependencies import known_query
 from opscore.api.docs import PUBLIC_PATHS, PUBLIC_PREFIXES, install_docs
@@ -87,6 +97,7 @@ def create_app(
     )
     app.include_router(_resources(), prefix=PREFIX)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     install_docs(app)
     install_error_handlers(app)
     return app

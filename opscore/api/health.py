@@ -1,6 +1,5 @@
 """Health: is the process there, does it work, and what has it learned."""
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Response
@@ -8,8 +7,8 @@ from fastapi import APIRouter, Response
 from opscore import __version__
 from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep
+from opscore.api.observation import Observation, observe
 from opscore.api.views import View
-from opscore.exceptions import StorageError
 from opscore.models import Counts, DispatchMode, Replica
 from opscore.workflow.forwarding import Forwards
 
@@ -92,10 +91,10 @@ async def live() -> AliveView:
 @router.get("/health/ready", responses={503: {"description": "Not ready.", "model": ReadyView}})
 async def ready(core: CoreDep, response: Response) -> ReadyView:
     """Whether the service should be sent requests, and what it knows of its surroundings."""
-    reasons = await _reasons(core)
-    if reasons:
+    seen = await observe(core)
+    if seen.reasons:
         response.status_code = 503
-    return await _readiness(core, reasons)
+    return _readiness(core, seen)
 
 
 def _storage(core: Core) -> StorageView:
@@ -105,36 +104,7 @@ def _storage(core: Core) -> StorageView:
         if durable
         else "Everything is kept in memory and is gone after a restart."
     )
-    kind = core.settings.storage_url.partition(":")[0]
-    return StorageView(kind=kind, durable=durable, note=note)
-
-
-async def _reasons(core: Core) -> list[str]:
-    reasons = []
-    if core.failure is not None:
-        reasons.append(core.failure)
-    if core.lifecycle.draining:
-        reasons.append("The service is shutting down.")
-    try:
-        await core.storage.ping()
-    except StorageError as error:
-        reasons.append(error.detail)
-    return reasons
-
-
-async def _counts(core: Core) -> Counts:
-    """What there is; nothing can be said while the storage is away."""
-    try:
-        return await core.storage.counts()
-    except StorageError:
-        return Counts()
-
-
-async def _replicas(core: Core) -> Sequence[Replica]:
-    try:
-        return await core.storage.replicas()
-    except StorageError:
-        return ()
+    return StorageView(kind=core.settings.storage_kind, durable=durable, note=note)
 
 
 def _shown(replica: Replica, core: Core) -> ReplicaView:
@@ -149,12 +119,12 @@ def _shown(replica: Replica, core: Core) -> ReplicaView:
     )
 
 
-async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
-    counts = await _counts(core)
+def _readiness(core: Core, seen: Observation) -> ReadyView:
+    counts = seen.counts or Counts()
     known = core.engine.forwarding
     return ReadyView(
-        status="not ready" if reasons else "ready",
-        reasons=reasons,
+        status="not ready" if seen.reasons else "ready",
+        reasons=list(seen.reasons),
         dispatch_mode=core.engine.policy.mode,
         agentkit_forwards=ForwardsView(
             state=known.state, since=known.since, next_probe=known.next_probe
@@ -170,5 +140,5 @@ async def _readiness(core: Core, reasons: list[str]) -> ReadyView:
         event_loop_lag_seconds=round(core.housekeeper.lag, 3),
         worst_event_loop_lag_seconds=round(core.housekeeper.worst_lag, 3),
         dropped_log_lines=core.dropped_log_lines(),
-        replicas=[_shown(one, core) for one in await _replicas(core)],
+        replicas=[_shown(one, core) for one in seen.replicas],
     )

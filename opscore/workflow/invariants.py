@@ -6,6 +6,7 @@ like everything that changes. A healthy system gives it nothing to do.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
@@ -30,9 +31,12 @@ Look = Callable[[str | None], Awaitable[tuple[Sequence[Event], str | None]]]
 
 
 class Checker:
+    """`repaired` counts what this process has found and repaired, by what was found."""
+
     def __init__(self, engine: Engine, owner: str) -> None:
         self._engine = engine
         self._owner = owner
+        self.repaired: Counter[str] = Counter()
         self._cursors: dict[Look, str | None] = {}
 
     async def run(self) -> None:
@@ -62,6 +66,7 @@ class Checker:
             events, further = await look(self._cursors.get(look))
             self._cursors[look] = further
             repaired += events
+            self.repaired.update(event.data["found"] for event in events)
             await asyncio.sleep(0)
             if further is None:
                 break

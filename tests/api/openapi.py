@@ -41,7 +41,8 @@ class OpenApi:
             return
         kind = answer.headers["content-type"].partition(";")[0]
         assert kind in content, f"{where} is {kind}, which is not declared"
-        self._validator(content[kind]["schema"]).validate(answer.json())
+        said = answer.json() if kind.endswith("json") else answer.text
+        self._validator(content[kind]["schema"]).validate(said)
 
     def _operation(self, method: str, path: str) -> dict[str, Any] | None:
         # A literal path comes before one with parameters.

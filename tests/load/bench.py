@@ -1,16 +1,16 @@
 """`make bench`: measures the service and says whether it keeps its bounds.
 
 python -m tests.load.bench [rest] [state] [latency] [dispatch] [queue]
-    [stores] [workflows] [replicas] [crowded] [recovery]
+    [stores] [workflows] [replicas] [crowded] [recovery] [writes]
 """
 
 import platform
 import sys
 
-from tests.load import measures, storage_measures
+from tests.load import many_writes, measures, storage_measures
 from tests.load.figures import Figure
 
-MEASURES = measures.MEASURES | storage_measures.MEASURES
+MEASURES = measures.MEASURES | storage_measures.MEASURES | many_writes.MEASURES
 
 
 def main(names: list[str]) -> int:

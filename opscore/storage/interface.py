@@ -106,7 +106,8 @@ class Storage(ABC):
         """Write the whole change or nothing of it.
 
         Each agent, session and task must carry the stored `rev` + 1, or 1 if it is new;
-        otherwise VersionConflictError. A receipt that is stored already raises
+        otherwise VersionConflictError; so must each session be stored that only events name, or
+        nobody would ever forget them. A receipt that is stored already raises
         WebhookReplayedError; a stored key raises IdempotencyKeyUsedError, until `idempotency`
         found it expired or `prune` removed it. A workflow
         revision must be the newest stored one + 1, or VersionConflictError. Events are

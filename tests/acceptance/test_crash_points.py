@@ -288,9 +288,7 @@ async def check_what_is_left(stage: Play) -> None:
     assert forgotten <= stage.world.worked | given_up
     for what in ("tasks", "events"):
         pages = await stage.world.pages(what)
-        # A report may come while its session is being forgotten; it is kept as its agent's.
-        lasting = [one for one in pages if one.get("type") not in ("agent.state", "task.late")]
-        belonging = {one["sessionId"] for one in lasting if one["sessionId"]}
+        belonging = {one["sessionId"] for one in pages if one["sessionId"]}
         assert belonging <= sessions.keys(), what
 
 

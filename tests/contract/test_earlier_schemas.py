@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from opscore.models import Retention
+from opscore.models import EventFilter, Retention
 from opscore.storage import open_storage
 from opscore.storage.migrations import migrations
 from opscore.storage.sql.program import POSTGRES, SQLITE, Dialect
@@ -22,7 +22,7 @@ from tests.fixtures.make_schema import answers
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 VERSIONS = [migration.version for migration in migrations()]
 
-Build = Callable[[int], Any]
+Build = Callable[..., Any]
 
 _MIGRATIONS = """
 CREATE TABLE schema_migrations (
@@ -44,12 +44,12 @@ def script(version: int, dialect: Dialect) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Build]:
-    """Makes a database of a version and gives its URL."""
+    """Makes a database of a version, with one thing more if need be, and gives its URL."""
     if request.param == "sqlite":
 
-        async def build_file(version: int) -> str:
+        async def build_file(version: int, more: str = "") -> str:
             with closing(sqlite3.connect(tmp_path / "then.db")) as connection:
-                connection.executescript(script(version, SQLITE))
+                connection.executescript(script(version, SQLITE) + more)
             return f"sqlite:///{tmp_path}/then.db"
 
         yield build_file
@@ -57,9 +57,9 @@ def build(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Build]:
     require_postgres()
     with fresh_database() as url:
 
-        async def build_database(version: int) -> str:
+        async def build_database(version: int, more: str = "") -> str:
             connection = await asyncpg.connect(url)
-            await connection.execute(script(version, POSTGRES))
+            await connection.execute(script(version, POSTGRES) + more)
             await connection.close()
             return url
 
@@ -92,3 +92,13 @@ async def test_it_can_be_moved_elsewhere_then(build: Build, version: int) -> Non
     await target.load(source.export())
     await compare(target, await compare(source, None))
     await source.close()
+
+
+async def test_F17_events_of_sessions_that_were_forgotten_become_nobodys(build: Build) -> None:
+    orphan = "INSERT INTO events VALUES (999, 0, 'task.late', NULL, 'forgotten', NULL, '{}');"
+    storage = await open_storage(await build(1, orphan), Retention())
+    kept = (await storage.events(EventFilter(), 0, 10_000)).items
+    assert [event.session_id for event in kept if event.seq == 999] == [None]
+    assert sum(event.session_id is not None for event in kept) > 0
+    assert (await storage.prune(Retention(), kept[0].at))["events"] == 1
+    await storage.close()

@@ -14,6 +14,14 @@ from tests.contract.shelf import events, put, session_id
 
 
 async def append(storage: Storage, *given: Event) -> None:
+    """With the sessions that they name, where these are not there yet."""
+    named = {one.session_id for one in given if one.session_id}
+    new = [one for one in sorted(named) if await storage.session(one) is None]
+    sessions = tuple(builders.session(id=one) for one in new)
+    await storage.apply(Change(sessions=sessions, events=given))
+
+
+async def append_alone(storage: Storage, *given: Event) -> None:
     await storage.apply(Change(events=given))
 
 
@@ -42,6 +50,16 @@ async def test_a_refused_change_leaves_no_event(storage: Storage) -> None:
         await storage.apply(Change(agents=(builders.agent(),), events=(state_event(0),)))
     assert await events(storage) == ()
     assert (await storage.agent_history("a1", None, 10)).items == ()
+
+
+async def test_F17_an_event_of_a_session_that_is_not_stored_is_refused(storage: Storage) -> None:
+    event = Event(EventType.TASK_LATE, at(0), "a1", session_id(1))
+    with pytest.raises(VersionConflictError):
+        await append_alone(storage, event)
+    assert (await events(storage), (await storage.counts()).events) == ((), 0)
+    await append(storage, event)
+    await append_alone(storage, event)
+    assert len(await events(storage, session_id=session_id(1))) == 2
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from opscore.exceptions import VersionConflictError
 from opscore.models import (
     Change,
     Event,
@@ -311,6 +312,31 @@ async def test_two_who_forget_at_once_count_everything_once(replicas: Replicas) 
     assert (total.agents, total.sessions, total.tasks) == (0, 0, 0)
     # In memory the log of all and the last reports are kept apart.
     assert total.events == len(remaining) <= 40
+
+
+async def test_F17_no_event_outlives_its_session(replicas: Replicas) -> None:
+    stores, retention = await replicas(4), Retention(batch=3)
+    for number in range(40):
+        await end(stores[0], number, moment=0)
+
+    async def tell(storage: Storage, number: int) -> bool:
+        late = Event(EventType.TASK_LATE, at(1), "a1", session_id(number))
+        try:
+            await storage.apply(Change(events=(late,)))
+        except VersionConflictError:
+            return False
+        return True
+
+    await asyncio.gather(
+        prune_all(stores[0], retention, 2 * WEEK),
+        *(tell(stores[2 + number % 2], number) for number in range(40)),
+        prune_all(stores[1], retention, 2 * WEEK),
+    )
+    await prune_all(stores[0], retention, 2 * WEEK)
+    assert await kept(stores[0]) == []
+    assert not await tell(stores[1], 1)
+    assert [event async for event in _read(stores[0])] == []
+    assert (await stores[0].counts()).events == 0
 
 
 # --- what nothing refers to -------------------------------------------------------------------

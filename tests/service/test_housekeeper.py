@@ -15,10 +15,11 @@ from opscore.models import (
     SessionStatus,
     Standing,
     StateReport,
+    TaskResult,
     TaskStatus,
 )
 from opscore.workflow.decisions import deregister_agent
-from tests.builders import step
+from tests.builders import at, step
 from tests.fakes import settle
 from tests.moody import Moody
 from tests.service.conftest import Builder
@@ -92,6 +93,30 @@ async def test_nothing_to_forget_is_not_worth_a_word(build: Builder) -> None:
     await house.trigger()
     await house.housekeeper.round()
     assert await house.events(EventType.STORAGE_PRUNED) == []
+
+
+class Forgetful(Moody):
+    """Everything that has ended is forgotten between the reading of a task and the write."""
+
+    async def task_facts(self, task_id: str) -> Any:
+        found = await self.ask("task_facts", task_id)
+        await self.behind.prune(Retention(ended_sessions=0), at(0))
+        return found
+
+
+async def test_F17_a_late_result_of_a_session_that_is_being_forgotten_leaves_nothing(
+    build: Builder,
+) -> None:
+    storage = await build.storage(Moody)
+    house = await build(Switchboard(always=Answered(1)), storage=storage)
+    await house.register()
+    await house.trigger()
+    task = await house.task()
+    forgetful = Forgetful(storage.behind)
+    late = await build(storage=forgetful, running=False)
+    assert await late.engine.task_reported(task.id, TaskResult(succeeded=True)) is None
+    assert forgetful.asked["apply"] == 1
+    assert await house.events(EventType.TASK_LATE) == []
 
 
 # --- stranded ---------------------------------------------------------------------------------
@@ -199,7 +224,8 @@ async def test_F16_a_blocked_event_loop_is_measured_and_warned_of(
     house = await build()
     house.spawn(house.housekeeper.run())
     await settle(5)
+    began = time.monotonic()
     time.sleep(1.1)  # noqa: ASYNC251 - blocking the loop is what is tested
     await house.eventually(lambda: house.housekeeper.worst_lag > 1)
-    assert house.housekeeper.worst_lag < 5
-    assert "The event loop was blocked for 1." in caplog.text
+    assert house.housekeeper.worst_lag <= time.monotonic() - began
+    assert f"The event loop was blocked for {house.housekeeper.worst_lag:.1f}" in caplog.text

@@ -41,6 +41,7 @@ from opscore.models import (
 )
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
+from opscore.storage.fitting import only_told_of
 from opscore.storage.interface import DueItems
 from opscore.storage.matching import agent_matches
 from opscore.storage.memory.auditing import idle_sessions, unfinished_tasks
@@ -137,6 +138,8 @@ class MemoryStorage(MemoryReplicas):
             _check_rev(records.tasks.get(task.id), task)
         for agent in change.agents:
             _check_rev(records.agents.get(agent.id), agent)
+        if not records.sessions.keys() >= only_told_of(change):
+            raise VersionConflictError("A session was forgotten meanwhile.")
         if change.workflow is not None:
             revisions = records.workflows.get(change.workflow.id, [])
             if change.workflow.revision != (revisions[-1].revision if revisions else 0) + 1:

@@ -20,6 +20,10 @@ INSERT INTO turns (level, turn)
     SELECT lane || '/' || direct || priority, turn FROM served_turns;
 DROP TABLE served_turns;
 
+-- Nobody would forget events of sessions that are gone: nobody's events are forgotten by age.
+UPDATE events SET session_id = NULL WHERE session_id IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.id = events.session_id);
+
 -- How many records there are, kept by whoever adds or removes some.
 CREATE TABLE tallies (
     name TEXT PRIMARY KEY,

@@ -10,6 +10,7 @@ from opscore.exceptions import (
     WebhookReplayedError,
 )
 from opscore.models import Agent, Change, Task, TaskStatus, WorkflowSession
+from opscore.storage.fitting import only_told_of
 from opscore.storage.sql.codec import DefinitionTexts, dump
 from opscore.storage.sql.program import Dialect, Fetch, Program, Row
 from opscore.storage.sql.rows import flow_of, level_of
@@ -98,6 +99,7 @@ class Batch:
             _fit(change.tasks, self.task_revs)
             and _fit(change.sessions, self.session_revs)
             and _fit(change.agents, self.agent_revs)
+            and self.session_revs.keys() >= only_told_of(change)
         ):
             return VersionConflictError("The record was changed by someone else meanwhile.")
         saved = change.workflow
@@ -132,6 +134,7 @@ def _wanted(texts: DefinitionTexts, changes: Sequence[Change]) -> dict[str, set[
     """The ids to look for, by kind. Records come first: they are held in this order."""
     tasks = [task for change in changes for task in change.tasks]
     sessions = [session for change in changes for session in change.sessions]
+    told = {one for change in changes for one in only_told_of(change)}
     queued = [task for task in tasks if task.status is TaskStatus.QUEUED]
     # Agents whose slots are given back are held too: all in one order, or two would wait in turn.
     freed = {task.agent_id for task in tasks if task.agent_id and not task.status.in_flight}
@@ -140,7 +143,7 @@ def _wanted(texts: DefinitionTexts, changes: Sequence[Change]) -> dict[str, set[
     used += [workflow.definition for workflow in saved]
     return {
         "task": {task.id for task in tasks},
-        "session": {session.id for session in sessions},
+        "session": told | {session.id for session in sessions},
         "agent": freed | {agent.id for change in changes for agent in change.agents},
         "definition": {texts.of(definition)[0] for definition in used},
         "workflow": {one.id for one in saved},

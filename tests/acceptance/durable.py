@@ -51,6 +51,8 @@ class Taken:
     messages: list[dict[str, Any]] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
     on_message: Callable[[dict[str, Any]], None] = lambda _: None
+    first_answer: asyncio.Event | None = None
+    """The answer to the first message waits for it."""
 
     @property
     def names(self) -> list[str]:
@@ -81,6 +83,8 @@ async def accepting() -> AsyncIterator[Taken]:
             taken.messages.append(message)
             taken.times.append(time.time())
             taken.on_message(message)
+            if taken.first_answer and len(taken.messages) == 1:
+                await taken.first_answer.wait()
         return JSONResponse({"status": "success", "message": "taken", "data": {}}, 202)
 
     app = Starlette(routes=[Route("/v1/agents/{agent}/run", run, methods=["POST"])])

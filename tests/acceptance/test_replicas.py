@@ -1,0 +1,54 @@
+"""Replicas as processes on one PostgreSQL: what one of them leaves, another one does."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.durable import (
+    accepting,
+    completions,
+    ended,
+    finish,
+    register,
+    settings,
+    start,
+    task_of,
+)
+from tests.acceptance.processes import eventually, service
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.storages("postgres")]
+
+ELSEWHERE_WITHIN = 20
+
+
+async def test_F10_who_stood_still_changes_nothing_of_what_others_did_meanwhile(
+    storage: str, tmp_path: Path
+) -> None:
+    async with accepting() as taken:
+        taken.first_answer = asyncio.Event()
+        env = settings(storage, taken.url)
+        with service(tmp_path, env, name="slept") as slept:
+            async with slept.client() as http:
+                await register(http)
+                session = await start(http, {"taskId": "one", "retry": {"maxRetries": 0}})
+                await taken.until(1)
+                slept.process.send(signal.SIGSTOP)
+                with service(tmp_path, env, name="awake") as awake:
+                    # Nobody can tell that it will not go on, so its lease has to run out.
+                    await taken.until(2, ELSEWHERE_WITHIN)
+                    async with awake.client() as other:
+                        await finish(other, session, "one")
+                        assert (await ended(other, session))["status"] == "completed"
+                        done = await task_of(other, session, "one")
+                        taken.first_answer.set()
+                        slept.process.send(signal.SIGCONT)
+                        ready = await eventually(
+                            lambda: http.get("/health/ready"),
+                            lambda answer: answer.json()["messagesUnderWay"] == 0,
+                        )
+                        assert ready.status_code == 200
+                        assert await task_of(other, session, "one") == done
+                        assert await completions(other, session) == ["one"]
+                        assert (done["attempt"], len(taken.messages)) == (2, 2)

@@ -12,7 +12,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-h
 	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test acceptance coverage check format bench chaos lock clean
+.PHONY: help install demo run test fast acceptance coverage check format bench chaos lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile
@@ -37,6 +37,9 @@ run: install ## Start the service with the settings of .env and the environment
 
 test: install ## Run every test (ARGS='-k name' for some)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+fast: install ## Run what needs no real process, in memory
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --storages memory --ignore tests/acceptance $(ARGS)
 
 acceptance: install ## Run the tests that start real processes
 	$(BIN)/python -m pytest tests/acceptance $(ARGS)

@@ -36,8 +36,8 @@ LEASE = timedelta(seconds=15)
 _STORAGE_PAUSE = timedelta(seconds=1)
 # Work that another replica made is found by looking; a wake comes from this process only.
 _LOOK_AGAIN = timedelta(seconds=5)
-# An outcome that could not be written is tried again for as long as the lease may last.
-_WRITE_TRIES = 10
+# The work is done and nobody else knows what came of it, so a storage may be away for long.
+_WRITE_PATIENCE = timedelta(minutes=10)
 _LAST_WORDS = 2.0
 
 
@@ -298,7 +298,8 @@ class Dispatcher:
     async def _write(self, post: Post, outcome: Outcome) -> None:
         blamed = isinstance(outcome, Failure) and blames(post.claim.task, outcome)
         probe = post.probe and blamed
-        for _ in range(_WRITE_TRIES):
+        until = self._clock.now() + _WRITE_PATIENCE
+        while self._clock.now() < until:
             try:
                 await self._engine.task_outcome(post.claim, post.via, outcome, probe)
             except (StorageError, VersionConflictError) as error:

@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 200
 _PAUSE = timedelta(seconds=1)
+_PRECEDENCE = timedelta(seconds=2)
 # What is due and yet changes nothing (someone else was quicker) must not become a tight loop.
 _SHORTEST_WAIT = timedelta(milliseconds=10)
 # Claims, and other processes on the same storage, set timers without a word.
@@ -33,10 +34,35 @@ class Timekeeper:
             try:
                 made = await self.process_due()
                 until = await self._next_look(bool(made))
-            except (StorageError, VersionConflictError) as error:
+            except VersionConflictError as error:
                 logger.warning("Timers are put off: %s", error.detail)
                 until = self._clock.now() + _PAUSE
+            except StorageError as error:
+                logger.warning("Timers are put off: %s", error.detail)
+                await self._let_holders_go_first()
+                continue
             await self._clock.wait(self._wake, until)
+
+    async def _let_holders_go_first(self) -> None:
+        """Wait for the storage, and a moment longer.
+
+        Leases have run out meanwhile that their holders could not prolong, and answers have come
+        that they could not write. Taking their tasks back at once would have work done again.
+        """
+        await self._pause(_PAUSE)
+        while not await self._answers():
+            await self._pause(_PAUSE)
+        await self._pause(_PRECEDENCE)
+
+    async def _answers(self) -> bool:
+        try:
+            await self._engine.storage.ping()
+        except StorageError:
+            return False
+        return True
+
+    async def _pause(self, duration: timedelta) -> None:
+        await self._clock.wait(asyncio.Event(), self._clock.now() + duration)
 
     async def _next_look(self, made_changes: bool) -> datetime:
         now = self._clock.now()

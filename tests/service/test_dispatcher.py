@@ -222,6 +222,26 @@ async def test_F64_an_outcome_is_written_once_the_storage_is_back(
     assert (await house.task()).accepted_at is not None
 
 
+@pytest.mark.parametrize("minutes", [1, 4])
+async def test_F64_while_the_storage_is_away_no_answer_is_lost_and_no_task_sent_again(
+    build: Builder, minutes: int
+) -> None:
+    storage, courier = await build.storage(Moody), Switchboard()
+    house = await build(courier, storage=storage)
+    await house.register(concurrency=2)
+    answered, under_way = await house.trigger(), await house.trigger()
+    storage.away = True
+    await house.pass_time(5)
+    await courier.answer(Answered("dear"), count=1)
+    await house.pass_time(minutes * 60, step=5)
+    storage.away = False
+    await house.pass_time(10)
+    assert (await house.session(answered.id)).output == "dear"
+    await courier.answer(Answered("dearer"))
+    assert (await house.session(under_way.id)).output == "dearer"
+    assert [call.claim.task.attempt for call in courier.calls] == [1, 1]
+
+
 async def test_F4_an_outcome_that_is_lost_is_made_up_for_by_the_lease(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,7 +251,7 @@ async def test_F4_an_outcome_that_is_lost_is_made_up_for_by_the_lease(
     await house.trigger()
     storage.away = True
     await courier.answer()
-    await house.pass_time(20)
+    await house.pass_time(620, step=20)
     assert "An outcome was given up" in caplog.text
     assert house.dispatcher.under_way == 0
     storage.away = False

@@ -212,7 +212,7 @@ async def test_timers_go_on_when_the_storage_is_back(
     assert "Timers are put off: The storage does not answer" in caplog.text
     assert courier.calls == []
     storage.away = False
-    await house.pass_time(1)
+    await house.pass_time(3)
     assert len(courier.calls) == 1
 
 

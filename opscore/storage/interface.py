@@ -106,13 +106,15 @@ class Storage(ABC):
         """Write the whole change or nothing of it.
 
         Each agent, session and task must carry the stored `rev` + 1, or 1 if it is new;
-        otherwise VersionConflictError; so must each session be stored that only events name, or
-        nobody would ever forget them. A receipt that is stored already raises
-        WebhookReplayedError; a stored key raises IdempotencyKeyUsedError, until `idempotency`
-        found it expired or `prune` removed it. A workflow
-        revision must be the newest stored one + 1, or VersionConflictError. Events are
-        appended in order and get rising sequence numbers. Storing a new agent drops the early
-        report kept for it. A task that becomes queued joins its lane's queue (see `claim`).
+        otherwise VersionConflictError. So must each session be stored that only events name, or
+        nobody would ever forget them, and a new agent must have the state that the early report
+        kept for it says, which is dropped then. A workflow revision must be the newest stored
+        one + 1, or VersionConflictError.
+
+        A receipt that is stored already raises WebhookReplayedError; a stored key raises
+        IdempotencyKeyUsedError, until `idempotency` found it expired or `prune` removed it.
+        Events are appended in order and get rising sequence numbers. A task that becomes queued
+        joins its lane's queue (see `claim`).
         """
 
     @abstractmethod
@@ -162,7 +164,11 @@ class Storage(ABC):
 
     @abstractmethod
     async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:
-        """Remember the newest report of an agent that is not registered; bounded in number."""
+        """Remember the newest report of an agent that is not registered; bounded in number.
+
+        Of this and storing the new agent one comes first: afterwards either the agent is there,
+        or whoever stores it sees the report.
+        """
 
     # --- looking ------------------------------------------------------------------------
 

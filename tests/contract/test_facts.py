@@ -4,7 +4,16 @@ from typing import Any
 
 import pytest
 
-from opscore.models import RegistrationFacts, Standing, StateReport, TaskFacts, TaskStatus
+from opscore.exceptions import VersionConflictError
+from opscore.models import (
+    AgentState,
+    RegistrationFacts,
+    Standing,
+    StateReport,
+    StateWord,
+    TaskFacts,
+    TaskStatus,
+)
 from opscore.storage import Storage
 from tests import builders
 from tests.builders import at, report
@@ -118,6 +127,10 @@ async def kept(storage: Storage, agent_id: str = "a1", since: float = 0) -> Stat
     return (await storage.registration_facts(agent_id, at(since))).early_report
 
 
+def state_of(word: str, details: dict[str, Any]) -> AgentState:
+    return AgentState(word, StateWord(word), details, at(0), at(0))
+
+
 @pytest.mark.parametrize(("since", "found"), [(9, True), (10, True), (10.001, False)])
 async def test_F47_an_early_report_is_kept_for_a_while(
     storage: Storage, since: float, found: bool
@@ -138,9 +151,34 @@ async def test_F47_the_newest_early_report_counts(storage: Storage) -> None:
 async def test_F47_storing_the_new_agent_drops_its_early_report_alone(storage: Storage) -> None:
     await storage.keep_early_report(report(), at(1))
     await storage.keep_early_report(report(agent_id="a2"), at(1))
-    await put(storage, builders.agent())
+    await put(storage, builders.agent(state=state_of("idle", {})))
     assert await kept(storage) is None
     assert await kept(storage, "a2") == report(agent_id="a2")
+
+
+@pytest.mark.parametrize(
+    ("word", "details", "registered", "stored"),
+    [
+        ("idle", {"n": 1}, 70, True),
+        ("error", {"n": 1}, 70, False),
+        ("idle", {"n": 2}, 70, False),
+        (None, {}, 70, False),
+        (None, {}, 70.001, True),
+    ],
+)
+async def test_F47_a_new_agent_has_the_state_that_its_early_report_says(
+    storage: Storage, word: str | None, details: dict[str, Any], registered: float, stored: bool
+) -> None:
+    await storage.keep_early_report(report("idle", n=1), at(10))
+    state = state_of(word, details) if word else None
+    agent = builders.agent(registered_at=at(registered), state=state)
+    if stored:
+        await put(storage, agent)
+    else:
+        with pytest.raises(VersionConflictError):
+            await put(storage, agent)
+    assert (await storage.agent("a1") is not None) is stored
+    assert await kept(storage) == (None if stored else report("idle", n=1))
 
 
 async def test_F17_early_reports_are_bounded_and_the_newest_stay(storage: Storage) -> None:

@@ -1,6 +1,8 @@
 """The use cases about agents and their states."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from opscore.exceptions import (
 from opscore.lifecycle import Limits
 from opscore.models import (
     Availability,
+    Change,
     EventType,
     HoldReason,
     Registration,
@@ -212,6 +215,32 @@ async def test_F47_a_report_before_its_registration_counts_for_a_minute(
     if agent.state is not None:
         assert (agent.state.word, agent.state.details) == (StateWord.ERROR, {"early": True})
         assert agent.hold is not None
+
+
+class Overtaken(Moody):
+    """Something happens elsewhere after everything was read and before it is written."""
+
+    meanwhile: Callable[[], Awaitable[object]] | None = None
+
+    async def apply(self, change: Change) -> None:
+        if self.meanwhile is not None:
+            happen, self.meanwhile = self.meanwhile, None
+            await happen()
+        await self.ask("apply", change)
+
+
+async def test_F47_a_report_counts_that_another_replica_kept_before_the_registration_was_written(
+    build: Builder,
+) -> None:
+    storage = await build.storage(Overtaken)
+    house, other = [await build(storage=storage, running=False) for _ in range(2)]
+    for said in ("initializing", "error"):
+        report = StateReport("a1", said)
+        storage.meanwhile = partial(other.engine.agent_reported, report)
+        await house.register()
+        assert (await house.lifecycle.get_state("a1")).state == said
+    assert len(await house.events(EventType.AGENT_REGISTERED)) == 1
+    assert len(await house.events(EventType.AGENT_STATE)) == 2
 
 
 async def test_F17_an_early_report_that_is_large_is_kept_without_its_details(

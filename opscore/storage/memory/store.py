@@ -6,12 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
-from opscore.exceptions import (
-    ConfigurationError,
-    IdempotencyKeyUsedError,
-    VersionConflictError,
-    WebhookReplayedError,
-)
+from opscore.exceptions import ConfigurationError
 from opscore.models import (
     Agent,
     AgentFacts,
@@ -41,10 +36,10 @@ from opscore.models import (
 )
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
-from opscore.storage.fitting import only_told_of
 from opscore.storage.interface import DueItems
 from opscore.storage.matching import agent_matches
 from opscore.storage.memory.auditing import idle_sessions, unfinished_tasks
+from opscore.storage.memory.checking import check
 from opscore.storage.memory.contents import Contents, count_expired, forget_expired
 from opscore.storage.memory.listing import newest_first, session_matches, task_matches
 from opscore.storage.memory.pruning import prunable, prune
@@ -118,7 +113,7 @@ class MemoryStorage(MemoryReplicas):
 
     async def apply(self, change: Change) -> None:
         with self._lock:
-            self._check(change)
+            check(self._contents, change)
             for session in change.sessions:
                 self._records.put_session(session)
             for task in change.tasks:
@@ -129,25 +124,6 @@ class MemoryStorage(MemoryReplicas):
                     self._early.pop(agent.id, None)
             self._write_rest(change)
             self._records.events.append(change.events)
-
-    def _check(self, change: Change) -> None:
-        records = self._records
-        for session in change.sessions:
-            _check_rev(records.sessions.get(session.id), session)
-        for task in change.tasks:
-            _check_rev(records.tasks.get(task.id), task)
-        for agent in change.agents:
-            _check_rev(records.agents.get(agent.id), agent)
-        if not records.sessions.keys() >= only_told_of(change):
-            raise VersionConflictError("A session was forgotten meanwhile.")
-        if change.workflow is not None:
-            revisions = records.workflows.get(change.workflow.id, [])
-            if change.workflow.revision != (revisions[-1].revision if revisions else 0) + 1:
-                raise VersionConflictError("The workflow was saved by someone else meanwhile.")
-        if change.receipt is not None and change.receipt.signature in self._receipts:
-            raise WebhookReplayedError("This webhook was received before.")
-        if change.idempotency is not None and change.idempotency.key in self._keys:
-            raise IdempotencyKeyUsedError("This Idempotency-Key is in use.")
 
     def _write_rest(self, change: Change) -> None:
         if change.workflow is not None:
@@ -390,10 +366,3 @@ class MemoryStorage(MemoryReplicas):
 
 
 _DUE_ORDER = (Kind.TASK, Kind.SESSION, Kind.AGENT)
-
-
-def _check_rev(
-    stored: Agent | WorkflowSession | Task | None, given: Agent | WorkflowSession | Task
-) -> None:
-    if given.rev != (stored.rev if stored else 0) + 1:
-        raise VersionConflictError("The record was changed by someone else meanwhile.")

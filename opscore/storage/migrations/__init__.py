@@ -12,6 +12,8 @@ from opscore.exceptions import ConfigurationError
 from opscore.storage.sql.codec import micros
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
 
+_MIGRATING = 7265671
+
 _TABLE = """
 CREATE TABLE schema_migrations (
     version BIGINT PRIMARY KEY,
@@ -87,7 +89,7 @@ def check_current(dialect: Dialect) -> Program[None]:
 
 def migrate(dialect: Dialect, now: datetime) -> Program[int]:
     """Bring the schema up to date, in one transaction; how many migrations that took."""
-    yield Fetch(dialect.one_at_a_time)
+    yield Fetch(dialect.one_at_a_time, (_MIGRATING,))
     known = yield from applied(dialect)
     check(known)
     if not known:

@@ -10,13 +10,16 @@ from opscore.exceptions import (
     WebhookReplayedError,
 )
 from opscore.models import Agent, Change, Task, TaskStatus, WorkflowSession
-from opscore.storage.fitting import only_told_of
-from opscore.storage.sql.codec import DefinitionTexts, dump
+from opscore.storage.fitting import has_heard, only_told_of
+from opscore.storage.sql.codec import DefinitionTexts, dump, load_report, moment
 from opscore.storage.sql.program import Dialect, Fetch, Program, Row
 from opscore.storage.sql.rows import flow_of, level_of
 from opscore.storage.sql.tallies import Tally, tasks_tally
 
 Verdicts = list[OpsCoreError | None]
+
+REGISTERING = 7265672
+"""Passed by whoever stores a new agent or a report of an unknown one: neither has a row yet."""
 
 # Each gives rows of one form: kind, id, number, three texts, two numbers.
 _ARMS = {
@@ -26,6 +29,8 @@ _ARMS = {
     "0 AS m, 0 AS n FROM sessions WHERE id {among} ORDER BY id {lock}",
     "agent": "SELECT 'agent' AS kind, id, rev AS number, doc AS a, '' AS b, '' AS c, "
     "0 AS m, 0 AS n FROM agents WHERE id {among} ORDER BY id {lock}",
+    "early": "SELECT 'early' AS kind, agent_id AS id, received_at AS number, doc AS a, '' AS b, "
+    "'' AS c, 0 AS m, 0 AS n FROM early_reports WHERE agent_id {among}",
     "definition": "SELECT 'definition' AS kind, hash AS id, 0 AS number, '' AS a, '' AS b, "
     "'' AS c, 0 AS m, 0 AS n FROM definitions WHERE hash {among} ORDER BY hash {share}",
     "workflow": "SELECT 'workflow' AS kind, id, max(revision) AS number, '' AS a, '' AS b, "
@@ -48,6 +53,8 @@ class Batch:
     """Id, rev, status, agent, level, turn and arrival."""
     stored_agents: dict[str, Row] = field(default_factory=dict)
     """Id, rev and doc."""
+    early: dict[str, Row] = field(default_factory=dict)
+    """Agent, time and doc of reports that came before a new agent."""
     stored_sessions: frozenset[str] = frozenset()
     definitions: frozenset[str] = frozenset()
     """Hashes of those that are stored and held."""
@@ -100,6 +107,7 @@ class Batch:
             and _fit(change.sessions, self.session_revs)
             and _fit(change.agents, self.agent_revs)
             and self.session_revs.keys() >= only_told_of(change)
+            and all(self._has_heard(agent) for agent in change.agents)
         ):
             return VersionConflictError("The record was changed by someone else meanwhile.")
         saved = change.workflow
@@ -110,6 +118,10 @@ class Batch:
         if change.idempotency is not None and change.idempotency.key in self.keys:
             return IdempotencyKeyUsedError("This Idempotency-Key is in use.")
         return None
+
+    def _has_heard(self, agent: Agent) -> bool:
+        early = self.early.get(agent.id)
+        return early is None or has_heard(agent, load_report(early[2]), moment(early[1]))
 
 
 def _fit(records: Iterable[Task | WorkflowSession | Agent], revs: dict[str, int]) -> bool:
@@ -124,6 +136,8 @@ def read_batch(
     if not wanted:
         return Batch()
     sql = " UNION ALL ".join(f"SELECT * FROM ({_ARMS[kind]}) AS one_{kind}" for kind in wanted)
+    if "early" in wanted:
+        yield Fetch(dialect.one_at_a_time, (REGISTERING,))
     # Sorted, so that two writers hold rows in the same order.
     args = tuple(dump(sorted(ids)) for ids in wanted.values())
     rows = yield Fetch(dialect.sql(sql), args)
@@ -145,6 +159,7 @@ def _wanted(texts: DefinitionTexts, changes: Sequence[Change]) -> dict[str, set[
         "task": {task.id for task in tasks},
         "session": told | {session.id for session in sessions},
         "agent": freed | {agent.id for change in changes for agent in change.agents},
+        "early": {agent.id for change in changes for agent in change.agents if agent.rev == 1},
         "definition": {texts.of(definition)[0] for definition in used},
         "workflow": {one.id for one in saved},
         "receipt": {change.receipt.signature for change in changes if change.receipt},
@@ -165,6 +180,7 @@ def _batch(rows: Sequence[Row]) -> Batch:
     return Batch(
         stored_tasks=found["task"],
         stored_agents=found["agent"],
+        early=found["early"],
         stored_sessions=frozenset(found["session"]),
         definitions=frozenset(found["definition"]),
         flows=numbers("flow"),

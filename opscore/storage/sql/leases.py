@@ -6,6 +6,7 @@ from datetime import datetime
 
 from opscore.crash_points import crash_point
 from opscore.models import IdempotencyRecord, StateReport
+from opscore.storage.sql.batch import REGISTERING
 from opscore.storage.sql.codec import dump, load_task, micros, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
 from opscore.storage.sql.rows import TASK_COLUMNS, task_row, upsert
@@ -47,7 +48,10 @@ def renew(
     return frozenset(task.id for task, _, _ in held)
 
 
-def keep_early_report(report: StateReport, received_at: datetime) -> Program[None]:
+def keep_early_report(
+    dialect: Dialect, report: StateReport, received_at: datetime
+) -> Program[None]:
+    yield Fetch(dialect.one_at_a_time, (REGISTERING,))
     yield Execute(
         upsert("early_reports", ("agent_id", "received_at", "doc")),
         [(report.agent_id, micros(received_at), dump(report))],

@@ -61,7 +61,7 @@ class Dialect:
     has_table: str
     """A statement that gives a row if the table named by its argument exists."""
     one_at_a_time: str
-    """A statement that only one transaction passes; the others wait until it ends."""
+    """A statement that only one transaction passes with a number; others wait until it ends."""
     size: str
     """A statement that gives the bytes that the database takes."""
     now: str
@@ -100,7 +100,7 @@ SQLITE = Dialect(
     by_free="INDEXED BY agents_free",
     text="TEXT",
     has_table="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
-    one_at_a_time="SELECT 1",
+    one_at_a_time="SELECT ?",
     size="SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
     now="SELECT CAST((julianday('now') - 2440587.5) * 86400000000 AS BIGINT)",
     remote=False,
@@ -119,7 +119,7 @@ POSTGRES = Dialect(
     by_free="",
     text='TEXT COLLATE "C"',
     has_table="SELECT 1 WHERE to_regclass(?) IS NOT NULL",
-    one_at_a_time="SELECT pg_advisory_xact_lock(7265671)",
+    one_at_a_time="SELECT pg_advisory_xact_lock(?)",
     size="SELECT pg_database_size(current_database())",
     now="SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)",
     remote=True,

@@ -142,7 +142,8 @@ class SqlStorage(Storage):
         return await self._driver.scan(reading.stranded(limit))
 
     async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:
-        await self._driver.write(lambda: leases.keep_early_report(report, received_at))
+        dialect = self._driver.dialect
+        await self._driver.write(lambda: leases.keep_early_report(dialect, report, received_at))
 
     # --- looking --------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
 from inspect import iscoroutinefunction
@@ -49,13 +51,23 @@ class Moody:
         self.asked[method] += 1
         if method in self.slow:
             await self.gate.wait()
-        if self.away and method in MOODY:
-            raise StorageError("The storage does not answer; try again shortly.", retry_after=1)
+        if method in MOODY:
+            self._answer()
         try:
             return await self._pass_on(method, *args, **named)
         except VersionConflictError:
             UnderWay.here().stay(_LONGEST_PAUSE)
             raise
+
+    async def export(self, *args: Any) -> AsyncGenerator[Any, None]:
+        self._answer()
+        async with aclosing(self.behind.export(*args)) as batches:
+            async for batch in batches:
+                yield batch
+
+    def _answer(self) -> None:
+        if self.away:
+            raise StorageError("The storage does not answer; try again shortly.", retry_after=1)
 
     async def _pass_on(self, method: str, *args: Any, **named: Any) -> Any:
         if self.conflicts and method == "apply":

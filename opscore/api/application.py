@@ -5,6 +5,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -15,6 +16,7 @@ from opscore.agentkit_client import AgentKitClient
 from opscore.api import (
     agents,
     events,
+    exporting,
     health,
     metrics,
     sessions,
@@ -64,8 +66,12 @@ def create_app(
     courier: Courier | None = None,
     clock: Clock | None = None,
     log: LogPipeline | None = None,
+    imported: Path | None = None,
 ) -> FastAPI:
-    """The application as settings want it; what is given is used instead of the real part."""
+    """The application as settings want it; what is given is used instead of the real part.
+
+    An export that is `imported` is what it begins with; its storage must be empty.
+    """
     settings = with_api_key(settings)
     if log is not None and settings.api_key is not None:
         log.hide(settings.api_key.get_secret_value())
@@ -76,6 +82,11 @@ def create_app(
             try:
                 core = await open_core(settings, storage, courier, clock, log)
                 app.state.core = core
+                if imported is not None:
+                    # Loaded on use: it takes long, and nobody else needs it at the start.
+                    from opscore.api.moving import take_in  # noqa: PLC0415 - see above
+
+                    await take_in(imported, core.storage)
                 await stack.enter_async_context(_running(core))
             except OpsCoreError as error:
                 note_refusal(app, error.detail)
@@ -105,7 +116,7 @@ def create_app(
 
 def _resources() -> APIRouter:
     router = APIRouter(dependencies=[Depends(known_query)])
-    for module in (sessions, tasks, states, agents, webhook, workflows, events):
+    for module in (sessions, tasks, states, agents, webhook, workflows, events, exporting):
         router.include_router(module.router)
     return router
 

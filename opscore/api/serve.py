@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -77,11 +78,11 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
 
-def run(settings: Settings) -> int:
+def run(settings: Settings, imported: Path | None = None) -> int:
     """Serve until a signal; the process's exit status."""
     log = configure_logging(settings)
     try:
-        return _serve(settings, create_app(settings, log=log))
+        return _serve(settings, create_app(settings, log=log, imported=imported))
     finally:
         log.close()
 

@@ -1,5 +1,6 @@
 """`opscore serve`, `opscore demo` and `opscore version`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,11 +16,15 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="The port, instead of OPSCORE_PORT; 0: a free one."),
     ] = None,
+    imported: Annotated[
+        Path | None,
+        typer.Option("--import", help="Begin with this export; the storage must be empty."),
+    ] = None,
 ) -> None:
     """Start the service with the settings of the environment and of .env."""
     from opscore.cli.service import run_service  # noqa: PLC0415 - loaded on use, see the package
 
-    raise typer.Exit(run_service(host, port))
+    raise typer.Exit(run_service(host, port, imported))
 
 
 def demo(

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from opscore import crash_points
@@ -12,12 +13,12 @@ from opscore.settings import load_settings
 BAD_SETTINGS = 2
 
 
-def run_service(host: str | None, port: int | None) -> int:
+def run_service(host: str | None, port: int | None, imported: Path | None = None) -> int:
     given: dict[str, Any] = {"host": host, "port": port}
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
         crash_points.arm(os.environ.get(crash_points.VARIABLE))
-        return run(load_settings().model_copy(update=chosen))
+        return run(load_settings().model_copy(update=chosen), imported)
     except ConfigurationError as error:
         print(error.detail, file=sys.stderr)
         return BAD_SETTINGS

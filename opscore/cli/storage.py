@@ -49,7 +49,16 @@ def status(url: Url = MEMORY) -> None:
 @storage.command("export")
 def export_(
     file: Annotated[str, typer.Argument(help="The file to write; - for the standard output.")],
-    url: Url = MEMORY,
+    url: Annotated[
+        str,
+        typer.Option(
+            "--url",
+            envvar="OPSCORE_STORAGE_URL",
+            show_envvar=True,
+            show_default=False,
+            help="The database, or the address of a running service, whose key is OPSCORE_API_KEY.",
+        ),
+    ] = MEMORY,
 ) -> None:
     """Write everything as lines of JSON, as of one moment. A service may run meanwhile."""
     from opscore.cli.storage_runs import run_export  # noqa: PLC0415 - loaded on use

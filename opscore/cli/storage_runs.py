@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from opscore.cli.exports import source_of
 from opscore.cli.progress import progress
 from opscore.exceptions import ConfigurationError, OpsCoreError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.settings import load_settings
 from opscore.storage import Storage, open_storage, storage_of
-from opscore.storage.transfer import Reader, Writer, compare, export_lines
+from opscore.storage.transfer import import_lines
 from opscore.storage.upkeep import IN_MEMORY, bring_up_to_date, is_in_memory, location, look
 
 FAILED = 1
@@ -32,7 +33,7 @@ def run_status(url: str) -> int:
 
 
 def run_export(url: str, file: str) -> int:
-    return _run(url, lambda where: _export(where, file))
+    return _tried(lambda: _export(url, file))
 
 
 def run_import(url: str, file: str) -> int:
@@ -44,11 +45,20 @@ def run_prune(url: str, *, dry_run: bool) -> int:
 
 
 def _run(url: str, work: Callable[[str], Coroutine[Any, Any, None]]) -> int:
-    """The exit status; every error is a sentence."""
-    try:
+    """On the database itself."""
+
+    async def on_database() -> None:
         if is_in_memory(url):
             raise ConfigurationError(IN_MEMORY)
-        asyncio.run(work(url))
+        await work(url)
+
+    return _tried(on_database)
+
+
+def _tried(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """The exit status; every error is a sentence."""
+    try:
+        asyncio.run(work())
     except ConfigurationError as error:
         _note(error.detail)
         return BAD_SETTINGS
@@ -98,29 +108,23 @@ async def _status(url: str) -> None:
 
 
 async def _export(url: str, file: str) -> None:
-    storage = storage_of(url, Retention())
-    writer = Writer()
-    kind = location(url).partition(" ")[0].lower()
+    source = source_of(url)
     with _written(file) as target, progress("Exported") as tell:
-        async with aclosing(export_lines(storage, writer, kind)) as parts:
+        async with aclosing(source.parts()) as parts:
             async for part in parts:
                 target.write(part)
-                tell(writer.inventory.total)
-    _note(f"Exported {_said(writer.inventory.counts)}.")
+                tell(source.total)
+    _note(f"Exported {_said(source.counts)}.")
 
 
 async def _import(url: str, file: str) -> None:
-    reader = Reader()
     with _read(file) as lines:
         storage = await open_storage(url, Retention())
         try:
-            with progress("Imported") as tell:
-                await storage.load(reader.batches(lines, tell))
-            with progress("Compared") as tell:
-                found = await compare(storage, reader.inventory, tell)
+            counts = await import_lines(storage, lines, progress)
         finally:
             await storage.close()
-    _note(f"Imported {_said(found.counts)}; the storage holds exactly what the export does.")
+    _note(f"Imported {_said(counts)}; the storage holds exactly what the export does.")
 
 
 @contextmanager

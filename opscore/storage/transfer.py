@@ -7,7 +7,7 @@ to remember all of them, it is written again when many others have come since.
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -39,6 +39,8 @@ from opscore.storage.sql.codec import DefinitionTexts, dump, dump_session
 
 Tell = Callable[[int], None]
 """Is told how many records it has been until now."""
+Progress = Callable[[str], AbstractContextManager[Tell]]
+"""What is done to the records, said in one word, and then who is to be told of it."""
 
 FORMAT = 1
 _REMEMBERED = 1000
@@ -181,6 +183,22 @@ async def compare(
 
 
 # --- reading ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _untold(_: str) -> Iterator[Tell]:
+    yield lambda _: None
+
+
+async def import_lines(
+    storage: Storage, lines: Iterable[bytes], progress: Progress = _untold
+) -> dict[str, int]:
+    """Take an export into an empty storage, all of it or nothing, and compare; how much it was."""
+    reader = Reader()
+    with progress("Imported") as tell:
+        await storage.load(reader.batches(lines, tell))
+    with progress("Compared") as tell:
+        return (await compare(storage, reader.inventory, tell)).counts
 
 
 class Reader:

@@ -1,6 +1,6 @@
 """`opscore storage …`: their switches."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,15 +10,22 @@ storage = typer.Typer(
     rich_markup_mode=None,
 )
 
-Url = Annotated[
-    str,
-    typer.Option(
+
+def _url(meaning: str) -> Any:
+    return typer.Option(
         "--url",
         envvar="OPSCORE_STORAGE_URL",
         show_envvar=True,
         show_default=False,
-        help="The database: sqlite:///path or postgresql://user:password@host/database.",
-    ),
+        help=meaning,
+    )
+
+
+Url = Annotated[
+    str, _url("The database: sqlite:///path or postgresql://user:password@host/database.")
+]
+Source = Annotated[
+    str, _url("The database, or the address of a running service, whose key is OPSCORE_API_KEY.")
 ]
 MEMORY = "memory:"
 
@@ -49,16 +56,7 @@ def status(url: Url = MEMORY) -> None:
 @storage.command("export")
 def export_(
     file: Annotated[str, typer.Argument(help="The file to write; - for the standard output.")],
-    url: Annotated[
-        str,
-        typer.Option(
-            "--url",
-            envvar="OPSCORE_STORAGE_URL",
-            show_envvar=True,
-            show_default=False,
-            help="The database, or the address of a running service, whose key is OPSCORE_API_KEY.",
-        ),
-    ] = MEMORY,
+    url: Source = MEMORY,
 ) -> None:
     """Write everything as lines of JSON, as of one moment. A service may run meanwhile."""
     from opscore.cli.storage_runs import run_export  # noqa: PLC0415 - loaded on use

@@ -1,7 +1,7 @@
 """Records that cannot be read. Each is told of once, and whoever looks through many goes on."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -24,6 +24,22 @@ def readable(
             tell_once(table, row[id_at])
         else:
             yield row, record
+
+
+def read_or_none(table: str, record_id: str, read: Callable[[], R]) -> R | None:
+    try:
+        return read()
+    except UNREADABLE:
+        tell_once(table, record_id)
+        return None
+
+
+async def await_or_none(table: str, record_id: str, reading: Awaitable[R | None]) -> R | None:
+    try:
+        return await reading
+    except UNREADABLE:
+        tell_once(table, record_id)
+        return None
 
 
 @lru_cache(maxsize=10_000)

@@ -30,6 +30,7 @@ from opscore.models import (
     WorkflowRevision,
 )
 from opscore.storage import Storage
+from opscore.storage.damage import await_or_none
 from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.workflow import decisions
 from opscore.workflow.decisions import Context, Registered
@@ -182,15 +183,16 @@ class Engine:
     # --- time -----------------------------------------------------------------------------
 
     async def task_due(self, task_id: str) -> Change | None:
-        return await self._change(lambda: self.storage.task_facts(task_id), decisions.on_task_due)
+        return await self._change(lambda: self._task_or_none(task_id), decisions.on_task_due)
 
     async def session_due(self, session_id: str) -> Change | None:
         return await self._change(
-            lambda: self.storage.session_facts(session_id), decisions.on_session_due
+            lambda: await_or_none("sessions", session_id, self.storage.session_facts(session_id)),
+            decisions.on_session_due,
         )
 
     async def agent_due(self, agent_id: str) -> Change | None:
-        return await self.change_agent(agent_id, decisions.on_agent_due)
+        return await self._change(lambda: self._agent_or_none(agent_id), decisions.on_agent_due)
 
     async def fail_stranded(self) -> None:
         """A task for a deregistered agent must not wait for ever."""
@@ -208,13 +210,21 @@ class Engine:
 
     async def task_stranded(self, task_id: str) -> Change | None:
         async def read() -> tuple[TaskFacts, Agent | None] | None:
-            facts = await self.storage.task_facts(task_id)
+            facts = await self._task_or_none(task_id)
             if facts is None:
                 return None
-            wanted = await self.storage.agent(facts.task.wanted_agent or "")
-            return facts, wanted.agent if wanted else None
+            return facts, await self._agent_or_none(facts.task.wanted_agent or "")
 
         return await self._change(read, lambda both, ctx: decisions.on_stranded(*both, ctx))
+
+    # What cannot be read must not hold up the other timers.
+
+    async def _task_or_none(self, task_id: str) -> TaskFacts | None:
+        return await await_or_none("tasks", task_id, self.storage.task_facts(task_id))
+
+    async def _agent_or_none(self, agent_id: str) -> Agent | None:
+        found = await await_or_none("agents", agent_id, self.storage.agent(agent_id))
+        return found.agent if found else None
 
     # --- repairs --------------------------------------------------------------------------
 

@@ -352,6 +352,34 @@ async def test_a_record_that_cannot_be_read_is_told_of_once_and_passed_over(
     assert "beyond repair" not in caplog.text
 
 
+@SQL
+@pytest.mark.parametrize("in_flight", [True, False])
+@pytest.mark.parametrize("table", ["tasks", "sessions", "agents"])
+async def test_whatever_cannot_be_read_the_service_goes_on_with_the_rest(
+    build: Builder, caplog: pytest.LogCaptureFixture, table: str, in_flight: bool
+) -> None:
+    research = step("one", agent_capability="research", timeout=timedelta(seconds=20))
+    house, session = await begun(build, research)
+    task = await claimed(house) if in_flight else await house.task()
+    await house.register("a2")
+    others = [await house.trigger(research) for _ in range(3)]
+    damaged = {"tasks": task.id, "sessions": session.id, "agents": "a1"}[table]
+    tell_once.cache_clear()
+    await damage(house, f"UPDATE {table} SET doc = '[' || doc WHERE id = '{damaged}'")
+    await house.start()
+    house.spawn(house.housekeeper.run())
+    await house.pass_time(60, step=2)
+    for one in others:
+        assert (await house.session(one.id)).status is COMPLETED
+    assert "cannot be read" in caplog.text
+    assert caplog.text.count(f"Record {damaged} in {table}") <= 1
+    await damage(house, f"UPDATE {table} SET doc = substr(doc, 2) WHERE id = '{damaged}'")
+    await check(house)
+    await house.pass_time(200, step=5)
+    assert (await house.session(session.id)).status is COMPLETED
+    assert await check(house) == []
+
+
 class Cut(Moody):
     """Something is the matter with one look."""
 

@@ -1,13 +1,15 @@
 """Claiming: which ready tasks go to which free agents, and marking them so."""
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 from opscore.crash_points import crash_point
-from opscore.models import Agent, Claim, Task, TaskStatus
+from opscore.models import Agent, Claim, Task, TaskStatus, WorkflowSession
 from opscore.storage.claimed import claimed_task, dispatched_event
+from opscore.storage.damage import readable
 from opscore.storage.ordering import AGEING, lanes_of, urgency
 from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import MICROSECOND, dump, load_agent, load_session, load_task, moment
@@ -100,6 +102,12 @@ SELECT * FROM (
 ) AS agents
 """
 
+_PUT_ASIDE = {
+    "tasks": "UPDATE tasks SET level = '' WHERE id = ?",
+    "agents": "UPDATE agents SET slots = 0 WHERE id = ?",
+}
+
+R = TypeVar("R")
 Pair = tuple[str, str]
 """The ids of a task and of the agent that gets it."""
 
@@ -217,34 +225,59 @@ def take(
 
 
 @dataclass(frozen=True, slots=True)
+class Waited:
+    """A queued task that nobody else can take now, its session, its turn and its arrival."""
+
+    task: Task
+    session: WorkflowSession
+    turn: int
+    arrival: int
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
-    """Pairs that nobody else can take now, with what is stored of them.
-
-    Of a task that is its doc, those of its session and definition, its turn and its arrival.
-    """
-
     pairs: list[Pair]
-    tasks: dict[str, tuple[Task, Row]]
+    tasks: dict[str, Waited]
     agents: dict[str, Agent]
 
 
 def _hold(dialect: Dialect, pairs: list[Pair]) -> Program[Held]:
     """Those pairs whose task is still queued, and whose agent still has the slots."""
-    tasks = dump(sorted(task_id for task_id, _ in pairs))
-    agents = dump(sorted({agent_id for _, agent_id in pairs}))
-    rows = yield Fetch(dialect.sql(_HOLD), (tasks, agents))
-    found = [(load_task(row[2]), row) for row in rows if row[0] == "task"]
-    queued = {task.id: (task, row) for task, row in found if task.status is TaskStatus.QUEUED}
-    slots = {row[1]: row[5] for row in rows if row[0] == "agent"}
+    ids = dump(sorted(task_id for task_id, _ in pairs))
+    agent_ids = dump(sorted({agent_id for _, agent_id in pairs}))
+    rows = yield Fetch(dialect.sql(_HOLD), (ids, agent_ids))
+    tasks = yield from _read("tasks", [row[1:] for row in rows if row[0] == "task"], _waited)
+    agents = yield from _read(
+        "agents", [row[1:] for row in rows if row[0] == "agent"], lambda row: load_agent(row[1])
+    )
+    slots = {row[1]: row[5] for row in rows if row[1] in agents}
     kept = []
-    docs = {row[1]: load_agent(row[2]) for row in rows if row[0] == "agent"}
     for task_id, agent_id in pairs:
-        if task_id not in queued or slots.get(agent_id, 0) <= 0:
+        waited = tasks.get(task_id)
+        if waited is None or waited.task.status is not TaskStatus.QUEUED:
             continue
-        if queued[task_id][0].lane in lanes_of(docs[agent_id]):
+        if slots.get(agent_id, 0) > 0 and waited.task.lane in lanes_of(agents[agent_id]):
             slots[agent_id] -= 1
             kept.append((task_id, agent_id))
-    return Held(kept, queued, docs)
+    return Held(kept, tasks, agents)
+
+
+def _waited(row: Row) -> Waited:
+    _, task, session, definition, turn, arrival = row
+    return Waited(load_task(task), load_session(session, definition), turn, arrival)
+
+
+def _read(table: str, rows: Sequence[Row], read: Callable[[Row], R]) -> Program[dict[str, R]]:
+    """What can be read, by its id.
+
+    The rest is put out of sight, or it would be chosen again and again. It comes back when it
+    can be read: whatever looks for columns that differ from their record sets them right.
+    """
+    found = {row[0]: record for row, record in readable(table, rows, read)}
+    unread = [(row[0],) for row in rows if row[0] not in found]
+    if unread:
+        yield Execute(_PUT_ASIDE[table], unread)
+    return found
 
 
 def _mark(
@@ -254,37 +287,35 @@ def _mark(
     now: datetime,
     lease_until: datetime,
 ) -> Program[list[Claim]]:
-    pairs = held.pairs
-    found = {task_id: held.tasks[task_id] for task_id, _ in pairs}
+    found = {task_id: held.tasks[task_id] for task_id, _ in held.pairs}
     claims, marked = [], []
-    for task_id, agent_id in pairs:
-        task, row = found[task_id]
-        claimed = claimed_task(task, agent_id, owner, now, lease_until)
-        marked.append(task_row(claimed, row[5], row[6]))
-        claims.append(Claim(claimed, load_session(row[3], row[4]), held.agents[agent_id]))
+    for task_id, agent_id in held.pairs:
+        waited = found[task_id]
+        claimed = claimed_task(waited.task, agent_id, owner, now, lease_until)
+        marked.append(task_row(claimed, waited.turn, waited.arrival))
+        claims.append(Claim(claimed, waited.session, held.agents[agent_id]))
     yield Execute(upsert("tasks", TASK_COLUMNS), marked)
     crash_point("claim.marked")
     yield Execute(
         "UPDATE agents SET in_flight = in_flight + 1, last_used = ? WHERE id = ?",
-        [(arrivals.next(), agent_id) for _, agent_id in pairs],
+        [(arrivals.next(), agent_id) for _, agent_id in held.pairs],
     )
     crash_point("claim.slots-taken")
-    yield from _note_turns(claims, found)
+    yield from _note_turns(found.values())
     tally = tasks_tally(
-        (task.status.value for task, _ in found.values()),
+        (waited.task.status.value for waited in found.values()),
         (one.task.status.value for one in claims),
     )
     yield from write_events([dispatched_event(one.task, now) for one in claims], tally)
     return claims
 
 
-def _note_turns(claims: Sequence[Claim], found: dict[str, tuple[Task, Row]]) -> Program[None]:
+def _note_turns(claimed: Iterable[Waited]) -> Program[None]:
     """How far each level has been served."""
     served: dict[str, int] = {}
-    for one in claims:
-        task, row = found[one.task.id]
-        level = level_of(task)
-        served[level] = max(served.get(level, 0), row[5])
+    for waited in claimed:
+        level = level_of(waited.task)
+        served[level] = max(served.get(level, 0), waited.turn)
     yield Execute(
         "INSERT INTO turns (level, turn) VALUES (?, ?) ON CONFLICT (level) DO UPDATE "
         "SET turn = excluded.turn WHERE excluded.turn > turns.turn",

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from opscore.crash_points import crash_point
 from opscore.models import IdempotencyRecord, StateReport
+from opscore.storage.damage import readable
 from opscore.storage.sql.batch import REGISTERING
 from opscore.storage.sql.codec import dump, load_task, micros, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
@@ -14,7 +15,7 @@ from opscore.storage.sql.rows import TASK_COLUMNS, task_row, upsert
 _EARLY_REPORTS = 1000
 
 _HELD = """
-SELECT doc, turn, arrival FROM tasks
+SELECT id, doc, turn, arrival FROM tasks
 WHERE id {among} AND owner = ? AND (status = 'dispatched' OR status = 'running')
 ORDER BY id {lock}
 """
@@ -35,17 +36,17 @@ def renew(
     dialect: Dialect, owner: str, task_ids: Sequence[str], lease_until: datetime
 ) -> Program[frozenset[str]]:
     rows = yield Fetch(dialect.sql(_HELD), (dump(sorted(task_ids)), owner))
-    held = [(load_task(row[0]), row[1], row[2]) for row in rows]
+    held = list(readable("tasks", rows, lambda row: load_task(row[1])))
     prolonged = [
-        task_row(replace(task, lease_until=lease_until, rev=task.rev + 1), turn, arrival)
-        for task, turn, arrival in held
+        task_row(replace(task, lease_until=lease_until, rev=task.rev + 1), row[2], row[3])
+        for row, task in held
         if task.lease_until is not None
     ]
     if prolonged:
         crash_point("lease.found")
         yield Execute(upsert("tasks", TASK_COLUMNS), prolonged)
         crash_point("lease.prolonged")
-    return frozenset(task.id for task, _, _ in held)
+    return frozenset(task.id for _, task in held)
 
 
 def keep_early_report(

@@ -20,6 +20,7 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor, time_place
+from opscore.storage.damage import readable
 from opscore.storage.matching import agent_matches
 from opscore.storage.sql.codec import (
     load_agent,
@@ -170,11 +171,11 @@ def _kind(type_: str) -> str:
 
 def silent_agents(before: datetime, limit: int) -> Program[Sequence[Agent]]:
     rows = yield Fetch(
-        "SELECT doc FROM agents WHERE standing = 'registered' AND seen_at < ? "
+        "SELECT id, doc FROM agents WHERE standing = 'registered' AND seen_at < ? "
         "ORDER BY seen_at, id LIMIT ?",
         (micros(before), limit),
     )
-    return [load_agent(row[0]) for row in rows]
+    return [agent for _, agent in readable("agents", rows, lambda row: load_agent(row[1]))]
 
 
 # --- workflows ----------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from opscore.models import (
     TaskStatus,
     WorkflowSession,
 )
+from opscore.storage.damage import read_or_none
 from opscore.storage.interface import DueItems
 from opscore.storage.sql.codec import (
     dump,
@@ -104,10 +105,10 @@ WHERE agents.gone_at IS NOT NULL AND {WAITING} ORDER BY tasks.id LIMIT ?
 
 
 def _task_facts(row: Row) -> TaskFacts:
-    task, session, definition, agent, _ = row
-    return TaskFacts(
-        load_task(task), load_session(session, definition), load_agent(agent) if agent else None
-    )
+    task, agent_doc = load_task(row[0]), row[3]
+    # An agent that cannot be read must not hold its tasks up.
+    agent = agent_doc and read_or_none("agents", task.agent_id or "", lambda: load_agent(agent_doc))
+    return TaskFacts(task, load_session(row[1], row[2]), agent)
 
 
 Ask = tuple[str, str | None]

@@ -29,6 +29,7 @@ from opscore.models import (
     WorkflowRevision,
     WorkflowSession,
 )
+from opscore.storage.damage import UNREADABLE
 from opscore.storage.interface import DueItems, Storage
 from opscore.storage.portable import BATCH, Portable
 from opscore.storage.sql import (
@@ -88,8 +89,16 @@ class SqlStorage(Storage):
     async def agent_facts(self, agent_id: str, task_id: str | None = None) -> AgentFacts | None:
         return await self._facts.ask((agent_id, task_id))
 
-    async def _agents_facts(self, asks: Sequence[reading.Ask]) -> list[AgentFacts | None]:
-        return await self._driver.read(reading.agents_facts(self._driver.dialect, asks))
+    async def _agents_facts(
+        self, asks: Sequence[reading.Ask]
+    ) -> Sequence[AgentFacts | Exception | None]:
+        try:
+            return await self._driver.read(reading.agents_facts(self._driver.dialect, asks))
+        except UNREADABLE as error:
+            if len(asks) == 1:
+                return [error]
+            # One record that cannot be read must not hold up all the others.
+            return [answer for one in asks for answer in await self._agents_facts([one])]
 
     async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
         return await self._driver.read(reading.registration_facts(agent_id, since))

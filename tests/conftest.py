@@ -1,5 +1,8 @@
 """Tests about behaviour run on every storage: whoever asks for `open_empty` does."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +18,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "storages(*kinds): run on these storages, not on all")
+    if not hasattr(config, "workerinput"):
+        _keep_compiled_code(config)
+
+
+def _keep_compiled_code(config: pytest.Config) -> None:
+    """Of the hundreds of processes that tests start only the first compiles what all load.
+
+    Where files of compiled code are unwanted, that takes each of them longer than all the rest.
+    """
+    folder = tempfile.mkdtemp(prefix="opscore-tests-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["PYTHONPYCACHEPREFIX"] = folder
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

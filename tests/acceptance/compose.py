@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 OPSCORE = Path(sys.executable).with_name("opscore")
 CONTAINER_PORTS = {"opscore": 8000, "agentkit": 8080, "agent-research": 8080, "agent-writer": 8080}
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::([-?])([^}]*))?\}")
-HEALTHY_WITHIN = 20.0
+HEALTHY_WITHIN = 60.0
 GONE_WITHIN = 30.0
 
 
@@ -38,10 +37,11 @@ class Service:
     healthcheck: list[str]
 
 
-def services(compose_file: Path, variables: Mapping[str, str]) -> list[Service]:
+def services(
+    compose_file: Path, variables: Mapping[str, str], ports: Mapping[str, int]
+) -> list[Service]:
     """The services that always run, in the file's order: each comes after those it needs."""
     document = yaml.safe_load(compose_file.read_text(encoding="utf-8"))
-    ports = {name: free_port() for name in CONTAINER_PORTS}
     return [
         _service(name, description, variables, ports)
         for name, description in document["services"].items()
@@ -72,13 +72,6 @@ def stop(process: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _service(

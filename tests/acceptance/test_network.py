@@ -8,12 +8,14 @@ one that the file chooses.
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import httpx
 import pytest
 
 from tests.acceptance import compose
+from tests.acceptance.processes import reserved_port
 
 NETWORK_URL = "OPSCORE_TEST_NETWORK_URL"
 VARIABLES = {"OPSCORE_API_KEY": "key-of-the-tests", "OPSCORE_WEBHOOK_SECRET": "secret-of-the-tests"}
@@ -42,23 +44,19 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         with connected(url, os.environ["OPSCORE_API_KEY"]) as ready:
             yield ready
         return
-    wanted = compose.services(compose.ROOT / "docker-compose.yml", VARIABLES)
-    with (
-        compose.running(wanted, tmp_path_factory.mktemp("network")) as processes,
-        connected(service_url(wanted), VARIABLES["OPSCORE_API_KEY"]) as ready,
-    ):
-        yield ready
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(reserved_port()) for name in compose.CONTAINER_PORTS}
+        wanted = compose.services(compose.ROOT / "docker-compose.yml", VARIABLES, ports)
+        folder = tmp_path_factory.mktemp("network")
+        processes = stack.enter_context(compose.running(wanted, folder))
+        url = f"http://127.0.0.1:{ports['opscore']}"
+        yield stack.enter_context(connected(url, VARIABLES["OPSCORE_API_KEY"]))
         assert compose.stop(processes["opscore"]) == 0
 
 
 def connected(url: str, key: str) -> httpx.Client:
     headers = {"Authorization": f"Bearer {key}"}
     return httpx.Client(base_url=f"{url}/v1/opscore", headers=headers, trust_env=False)
-
-
-def service_url(wanted: list[compose.Service]) -> str:
-    opscore = next(service for service in wanted if service.name == "opscore")
-    return f"http://127.0.0.1:{opscore.environment['OPSCORE_PORT']}"
 
 
 def eventually(look: Callable[[], Value], good: Callable[[Value], bool]) -> Value:

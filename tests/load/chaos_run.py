@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 
 from opscore.local_postgres import LocalPostgres
+from tests.acceptance.processes import reserved_port
 from tests.load.chaos_agents import Agents
 from tests.load.chaos_checker import ENDED
 from tests.load.chaos_load import API, Load
 from tests.load.chaos_plan import STEADY, Blow, Kind, Tempo, plan
 from tests.load.chaos_processes import NeverReadyError, Process, agentkit, replica, until_ready
 from tests.load.chaos_record import Post, Record, post_of
-from tests.load.servers import free_port
 
 _OPEN = ("pending", "running", "waiting")
 _PAGE = 200
@@ -57,9 +57,12 @@ class ChaosRun:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.figures = Figures()
-        ports = [free_port() for _ in range(options.replicas)]
+        # Whoever is killed finds its port free again.
+        self._reserved = contextlib.ExitStack()
+        kit_port, *ports = [
+            self._reserved.enter_context(reserved_port()) for _ in range(1 + options.replicas)
+        ]
         self._urls = [f"http://127.0.0.1:{port}" for port in ports]
-        kit_port = free_port()
         self._kit_url = f"http://127.0.0.1:{kit_port}"
         self._ports = ports
         self._kit = agentkit(
@@ -91,6 +94,7 @@ class ChaosRun:
     @asynccontextmanager
     async def _everything(self) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._reserved)
             storage = self._storage(stack)
             self._replicas = [
                 replica(

@@ -31,6 +31,7 @@ from opscore.models import (
     Outcome,
 )
 from opscore.settings import Settings
+from tests.acceptance.processes import reserved_port
 from tests.service.wire_server import (
     Reply,
     Request,
@@ -68,12 +69,6 @@ async def both_ways(reply: Reply, seconds: float = PATIENCE) -> list[Outcome]:
     """The same answer given by AgentKit and by an agent."""
     async with served(reply) as (server, client):
         return [await client.run(CLAIM, seconds), await client.deliver(at(server), seconds)]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 # --- what is sent ---------------------------------------------------------------------------
@@ -150,9 +145,10 @@ async def test_F92_an_echoed_key_is_hidden(status: int) -> None:
 
 
 async def test_a_proxy_in_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
-    assert await both_ways(replying(ACCEPTED)) == [Accepted(), Accepted()]
+    with reserved_port() as nobody:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{nobody}")
+        assert await both_ways(replying(ACCEPTED)) == [Accepted(), Accepted()]
 
 
 # --- what comes back ------------------------------------------------------------------------
@@ -191,10 +187,11 @@ async def test_F28_422_is_kept_up_to_4_kib() -> None:
 
 
 async def test_F23_connection_refused() -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    async with AgentKitClient(url) as client:
-        claim = make_claim(make_task(), endpoint=url + "/task")
-        outcomes = [await client.run(CLAIM, PATIENCE), await client.deliver(claim, PATIENCE)]
+    with reserved_port() as nobody:
+        url = f"http://127.0.0.1:{nobody}"
+        async with AgentKitClient(url) as client:
+            claim = make_claim(make_task(), endpoint=url + "/task")
+            outcomes = [await client.run(CLAIM, PATIENCE), await client.deliver(claim, PATIENCE)]
     assert [failure(outcome).code for outcome in outcomes] == [FailureCode.UNREACHABLE] * 2
     assert failure(outcomes[0]).message == "No answer from AgentKit: the connection was refused."
     assert "contact endpoint" in failure(outcomes[1]).message
@@ -262,7 +259,7 @@ async def silence(_: Request, writer: asyncio.StreamWriter) -> None:
 
 async def test_F24_no_answer_in_time() -> None:
     started = time.monotonic()
-    for outcome in await both_ways(silence, 0.1):
+    for outcome in await both_ways(silence, 0.5):
         failed = failure(outcome)
         assert failed.code is FailureCode.OUTCOME_UNKNOWN
         assert "did not answer in time" in failed.message
@@ -467,7 +464,7 @@ async def test_F24_a_handshake_that_never_ends() -> None:
 
     given_up = asyncio.Event()
     async with raw_server(mute) as port, AgentKitClient(f"https://127.0.0.1:{port}") as client:
-        failed = failure(await client.run(CLAIM, 0.2))
+        failed = failure(await client.run(CLAIM, 0.5))
         async with asyncio.timeout(PATIENCE):
             await given_up.wait()
     assert failed.code is FailureCode.OUTCOME_UNKNOWN

@@ -84,11 +84,14 @@ async def test_each_kind_of_agent_does_a_whole_workflow_through_agentkit(
     session = await world.run(agent, *THREE_STEPS)
     assert (session["status"], session["output"]) == ("completed", output)
     tasks = await world.tasks(session["sessionId"])
-    assert [(task["stepId"], task["attempt"], task["via"]) for task in tasks] == [
-        ("first", 1, "agentkit"),
-        ("second", 1, "agentkit"),
-        ("third", 1, "agentkit"),
+    assert [(task["stepId"], task["attempt"]) for task in tasks] == [
+        ("first", 1),
+        ("second", 1),
+        ("third", 1),
     ]
+    # The agent may be quicker than AgentKit's answer, which tells the task how it went.
+    assert world.kit is not None
+    assert len(sent_to(world.kit)) == 3
     assert (agent.begun, agent.most_at_once) == (3, 1)
     assert await world.forwards() == "proved"
 
@@ -117,7 +120,7 @@ async def test_F47_a_report_before_the_registration_counts_when_that_arrives(
     world: World,
 ) -> None:
     """The agent speaks once, right after it registered; the webhook takes longer."""
-    await world.mend(webhookDelay=0.5)
+    await world.mend(webhookDelay=1.5)
     agent = await world.unknown_agent(a_capability(), style="example")
     assert (await world.http.get(f"{API}/agent/{agent.agent_id}")).status_code == 404
     await world.until_known(agent.agent_id)
@@ -127,8 +130,10 @@ async def test_F47_a_report_before_the_registration_counts_when_that_arrives(
 
 
 async def test_F39_an_agent_registered_again_while_it_works_keeps_its_task(world: World) -> None:
-    agent = await world.agent(a_capability(), workSeconds=0.6)
+    agent = await world.agent(a_capability(), silent=True)
     session_id = await world.start(agent, echo_step("only"))
+    task_id = (await world.task_where(session_id, status="dispatched"))["taskId"]
+    await tell(world, agent, "active", opscore_task_id=task_id)
     await world.task_where(session_id, status="running")
     # The agent may be quicker than the answer that it was given the task, which sets the deadline.
     await eventually(lambda: world.tasks(session_id), lambda tasks: tasks[0]["acceptedAt"])
@@ -144,6 +149,7 @@ async def test_F39_an_agent_registered_again_while_it_works_keeps_its_task(world
     assert known["tasksInFlight"] == 1
     [after] = await world.tasks(session_id)
     assert after["runDeadline"] == before["runDeadline"]
+    await tell(world, agent, "finished", opscore_task_id=task_id)
     assert (await world.finish(session_id))["status"] == "completed"
     assert agent.begun == 1
 
@@ -166,7 +172,7 @@ async def test_a_restarted_agent_under_a_new_id_takes_the_work_over(direct_world
     capability = a_capability()
     old = await direct_world.agent(capability, silent=True)
     new = await direct_world.agent(capability)
-    step = echo_step("only", capability, timeout=0.5, retry=QUICK_RETRY)
+    step = echo_step("only", capability, timeout=1.5, retry=QUICK_RETRY)
     session = await direct_world.run(old, step)
     assert session["status"] == "completed"
     [task] = await direct_world.tasks(session["sessionId"])
@@ -221,7 +227,7 @@ async def test_the_example_agent_says_nothing_of_its_failure_through_agentkit(
 ) -> None:
     """It answers 500 to AgentKit, which only logs that: the run deadline has to notice."""
     agent = await world.agent(a_capability(), style="example", failFirst=1)
-    session = await world.run(agent, echo_step("only", timeout=0.6, retry=QUICK_RETRY))
+    session = await world.run(agent, echo_step("only", timeout=1.5, retry=QUICK_RETRY))
     assert session["status"] == "completed"
     failed = await world.events(session["sessionId"], "task.attempt_failed")
     assert [event["data"]["code"] for event in failed] == ["run_timeout"]
@@ -250,7 +256,7 @@ async def test_F36_an_agent_that_dies_at_work_is_replaced_by_another(
         dying_id = await asyncio.to_thread(dying.find, r"is known as (\S+)")
         await world.until_known(dying_id)
         other = await world.agent(capability)
-        step = echo_step("only", capability, timeout=1, retry=QUICK_RETRY)
+        step = echo_step("only", capability, timeout=3, retry=QUICK_RETRY)
         body = {"workflowDefinition": {"id": capability, "tasks": [step]}}
         session_id = (await world.post(f"agent/{dying_id}/workflow", body))["sessionId"]
         await world.task_where(session_id, status="running", agentId=dying_id)
@@ -300,7 +306,9 @@ async def test_F43_a_cancelled_session_tells_its_agent_and_frees_its_slot(
 async def test_an_agent_has_never_more_tasks_at_once_than_it_can_take(
     direct_world: World, concurrency: int
 ) -> None:
-    agent = await direct_world.agent(a_capability(), concurrency=concurrency, workSeconds=0.1)
+    # Several work at once only if the next comes before one has done its work.
+    seconds = 0.1 if concurrency == 1 else 1
+    agent = await direct_world.agent(a_capability(), concurrency=concurrency, workSeconds=seconds)
     started = [await direct_world.start(agent, echo_step("only")) for _ in range(9)]
     sessions = await asyncio.gather(*map(direct_world.finish, started))
     assert {session["status"] for session in sessions} == {"completed"}

@@ -16,6 +16,9 @@ pytestmark = pytest.mark.acceptance
 
 QUICK_RETRY = {"backoff": "fixed", "initialDelay": 0.1, "maxDelay": 0.1, "jitter": False}
 NO_RETRY = {"maxRetries": 0}
+# Long for a sign of life on a busy machine, and short for whoever waits for one that never comes.
+START_TIMEOUT = 1.5
+PROBE_INTERVAL = 3
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +45,9 @@ async def world(
 
 
 async def three_agents(world: World) -> list[SimulatedAgent]:
-    return [await world.agent(capability) for capability in ("gather", "weigh", "write")]
+    """None is quicker than AgentKit's answer, which tells a task which way it went."""
+    capabilities = ("gather", "weigh", "write")
+    return [await world.agent(capability, workSeconds=0.3) for capability in capabilities]
 
 
 def three_steps() -> list[dict[str, Any]]:
@@ -95,8 +100,8 @@ async def test_F36_in_mode_auto_an_agentkit_that_loses_every_forward_is_found_ou
     settings = {
         **at_agentkit,
         "OPSCORE_STORAGE_URL": storage_url,
-        "OPSCORE_START_TIMEOUT": 0.7,
-        "OPSCORE_PROBE_INTERVAL": 1.5,
+        "OPSCORE_START_TIMEOUT": START_TIMEOUT,
+        "OPSCORE_PROBE_INTERVAL": PROBE_INTERVAL,
     }
     with service(tmp_path, settings) as running:
         async with world_around(running, kit_port) as world:
@@ -105,9 +110,10 @@ async def test_F36_in_mode_auto_an_agentkit_that_loses_every_forward_is_found_ou
             first, *following = await run_three_steps(world, agents)
             assert len(sent_to(kit)) == 1
             assert (first["via"], first["attempt"], first["retries"]) == ("direct", 2, 0)
-            assert 0.7 <= seconds(first, "createdAt", "dispatchedAt") <= 2.7
+            waited = [seconds(task, "createdAt", "dispatchedAt") for task in (first, *following)]
+            assert START_TIMEOUT <= waited[0] <= START_TIMEOUT + 2
             assert ways(following) == ["direct"] * 2
-            assert all(seconds(task, "createdAt", "dispatchedAt") < 0.5 for task in following)
+            assert max(waited[1:]) < START_TIMEOUT
             assert await world.forwards() == "disproved"
             assert "AgentKit's forwards are now disproved" in running.process.said
 
@@ -152,9 +158,11 @@ async def test_F23_F38_tasks_wait_for_an_agentkit_that_is_down_and_none_is_lost(
             waiting = await world.task_waiting(started[-1], "breaker_open")
             assert "AgentKit failed several times" in waiting["pendingReason"]["message"]
             started += [await world.start(agents[0], urgent) for _ in range(5)]
-            ready = await world.ready()
+            # Now and then one of them is under way, to find out whether AgentKit is back.
+            ready = await eventually(
+                world.ready, lambda ready: ready["tasksWaiting"] == len(started)
+            )
             assert ready["agentkitBreakerOpenUntil"] is not None
-            assert ready["tasksWaiting"] == len(started)
 
             kit = await world.agentkit()
             kit.agents.update(known)
@@ -189,14 +197,16 @@ async def test_F26_F27_a_refused_task_is_sent_again(
     kit = await world.agentkit()
     agent = await world.agent("gather")
     await world.mend(failRate=1, failStatus=status, retryAfter=retry_after)
-    patient = QUICK_RETRY | {"initialDelay": 0.3, "maxDelay": 0.3}
+    patient = QUICK_RETRY | {"initialDelay": 0.5, "maxDelay": 0.5}
     session_id = await world.start(agent, echo_step("only", retry=patient))
-    waiting = await world.task_waiting(session_id, "retry_delayed")
-    await world.mend(failRate=0)
-    assert waiting["error"]["status"] == status
-    wait = seconds(waiting, "waitingSince", "delayedUntil")
-    assert wait == pytest.approx(retry_after or 0.3, abs=0.01)
+    await eventually(lambda: world.events(session_id, "task.retry"), bool)
+    kit.behaviour.fail_rate = 0
     assert (await world.finish(session_id))["status"] == "completed"
+    [failed] = await world.events(session_id, "task.attempt_failed")
+    assert failed["data"]["status"] == status
+    [retry] = await world.events(session_id, "task.retry")
+    wait = datetime.fromisoformat(retry["data"]["until"]) - datetime.fromisoformat(retry["at"])
+    assert wait.total_seconds() == pytest.approx(retry_after or 0.5, abs=0.01)
     [task] = await world.tasks(session_id)
     assert (task["attempt"], task["retries"]) == (2, retries)
     first, second = sent_to(kit)
@@ -256,14 +266,14 @@ async def test_F36_accepted_then_silence_without_a_start_deadline_ends_at_the_ru
 async def test_F37_heartbeats_do_not_move_the_run_deadline(world: World) -> None:
     kit = await world.agentkit()
     agent = await world.agent("gather", style="precise", workSeconds=30, heartbeatSeconds=0.05)
-    session_id = await world.start(agent, echo_step("only", timeout=1, retry=NO_RETRY))
+    session_id = await world.start(agent, echo_step("only", timeout=2, retry=NO_RETRY))
     beaten = await world.task_where(session_id, status="running", progress={"working": True})
     session = await world.finish(session_id)
     assert (session["status"], session["error"]["code"]) == ("failed", "run_timeout")
     [task] = await world.tasks(session_id)
     assert task["status"] == "timed_out"
     assert task["heartbeatAt"] is None or task["heartbeatAt"] >= beaten["heartbeatAt"]
-    assert 1 <= seconds(task, "dispatchedAt", "endedAt") <= 3
+    assert 2 <= seconds(task, "dispatchedAt", "endedAt") <= 4
 
     async def last_word() -> str:
         return str(sent_to(kit)[-1]["messageType"])

@@ -262,6 +262,7 @@ class Returning(Switchboard):
             self.busy[claim.agent.id] -= 1
 
 
+@pytest.mark.timeout(300)
 async def test_F38_ten_thousand_tasks_outlast_ten_minutes_without_agentkit(
     build: Builder, storage_kind: str
 ) -> None:

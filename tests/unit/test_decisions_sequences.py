@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -158,6 +159,7 @@ async def play(steps: list[tuple[Any, ...]]) -> None:
         await world.do("pass_" if what == "pass" else what, *arguments)
 
 
+@pytest.mark.timeout(300)
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
 def test_F40_F42_F43_one_completion_a_task_and_attempts_never_fall(

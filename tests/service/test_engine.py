@@ -136,7 +136,7 @@ async def test_whoever_goes_away_while_waiting_holds_nobody_up() -> None:
     goes.cancel()
     await settle(3)
     turns.leave("k")
-    await asyncio.wait_for(stays, 1)
+    await asyncio.wait_for(stays, 10)
     turns.leave("k")
     assert turns.take("k")
 
@@ -149,5 +149,5 @@ async def test_whoever_goes_away_in_the_moment_of_the_turn_passes_it_on() -> Non
     await settle(3)
     turns.leave("k")
     goes.cancel()
-    await asyncio.wait_for(stays, 1)
+    await asyncio.wait_for(stays, 10)
     assert goes.cancelled()

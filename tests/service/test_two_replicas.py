@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
+import asyncpg
 import pytest
 
 from opscore.exceptions import WebhookReplayedError
@@ -18,6 +19,7 @@ from opscore.models import (
     WebhookReceipt,
 )
 from opscore.storage import Storage, open_storage
+from tests.acceptance.processes import eventually
 from tests.builders import at, step
 from tests.fakes import FakeCourier
 from tests.service.house import House
@@ -26,6 +28,9 @@ from tests.storages import empty_url
 pytestmark = pytest.mark.storages("postgres")  # the others have one process at a time
 
 HUNDRED = 100
+LISTENING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND query LIKE 'LISTEN %' AND state = 'idle'"""
 
 
 @pytest.fixture
@@ -35,15 +40,26 @@ def couriers() -> list[FakeCourier]:
 
 @pytest.fixture
 async def houses(storage_kind: str, couriers: list[FakeCourier]) -> AsyncIterator[list[House]]:
-    """Two replicas whose dispatchers do not run."""
+    """Two replicas whose dispatchers do not run, and who hear each other's hints."""
     with empty_url(storage_kind) as url:
         stores = [await open_storage(url, Retention()) for _ in couriers]
-        yield [
+        houses = [
             House(storage, courier, owner=f"d{number}")
             for number, (storage, courier) in enumerate(zip(stores, couriers, strict=True))
         ]
+        await until_listening(url, len(houses))
+        yield houses
         for storage in stores:
             await storage.close()
+
+
+async def until_listening(url: str, count: int) -> None:
+    """A hint that is given before is lost."""
+    watcher = await asyncpg.connect(url)
+    try:
+        await eventually(lambda: watcher.fetchval(LISTENING), lambda seen: seen == count)
+    finally:
+        await watcher.close()
 
 
 async def events(storage: Storage, kind: EventType) -> list[Any]:

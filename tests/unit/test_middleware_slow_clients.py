@@ -161,7 +161,7 @@ async def test_endless_headers_are_refused_in_the_one_shape() -> None:
 
 
 async def test_requests_written_at_once_are_not_taken_for_endless_headers() -> None:
-    async with serving() as port, connected(port) as client:
+    async with serving(header_timeout=10) as port, connected(port) as client:
         await client.send(REQUEST * 1000 + REQUEST[:-2])
         for _ in range(1000):
             assert (await client.answer())[0] == 200

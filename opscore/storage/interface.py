@@ -253,7 +253,7 @@ class Storage(ABC):
 
         Nothing that is unfinished is ever forgotten, and of an unfinished session the newest
         1,000 events never are. Older ones of it may be, and are once there are more events
-        than the bound of all allows.
+        than the bound of all allows; some sessions are looked at for this, others the next time.
         """
 
     @abstractmethod

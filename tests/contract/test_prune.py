@@ -26,6 +26,7 @@ from opscore.models import (
 from opscore.storage import Storage
 from opscore.storage.sql import SqlStorage
 from opscore.storage.sql.program import Execute, Fetch, Program
+from opscore.storage.sqlite import SqliteDriver
 from tests import builders
 from tests.builders import at
 from tests.contract.conftest import Opener, Replicas
@@ -254,6 +255,63 @@ async def test_no_more_of_them_go_than_there_are_too_many(open_with: Opener) -> 
     foreseen = await storage.prunable(retention, at(9))
     assert foreseen == await prune_all(storage, retention, 9) == {"events": 401}
     assert (await storage.counts()).events == 2000
+
+
+@pytest.mark.storages("sqlite", "postgres")
+async def test_F17_long_sessions_are_found_however_many_go_on(open_with: Opener) -> None:
+    retention = Retention(events=1000)
+    storage = await open_with(retention)
+    for number in range(10, 1210):
+        await put(storage, one_run(number)[0])
+    await retried(storage, 9000, 1500)
+    foreseen = await storage.prunable(retention, at(9))
+    looks = [await storage.prune(retention, at(9)) for _ in range(6)]
+    assert [one for one in looks if one] == [foreseen] == [{"events": 500}]
+    assert await of_session(storage, 9000) == list(range(500, 1500))
+
+
+@pytest.mark.storages("sqlite", "postgres")
+async def test_an_event_whose_time_is_out_of_order_stays_until_that_time(storage: Storage) -> None:
+    for moment in (0, 3 * WEEK, 1, 2, 2 * WEEK):
+        await storage.apply(Change(events=(Event(EventType.AGENT_LOST, at(moment), "a1"),)))
+    await prune_all(storage, Retention(), 2 * WEEK)
+    assert {at(3 * WEEK), at(2 * WEEK)} <= {event.at for event in await events(storage)}
+    await prune_all(storage, Retention(), 5 * WEEK)
+    assert await events(storage) == ()
+
+
+async def steps_of_a_prune(storage: Storage, retention: Retention) -> int:
+    """How many hundred steps SQLite takes for one that has nothing to do."""
+    driver, steps = _sql(storage)._driver, 0
+    assert isinstance(driver, SqliteDriver)
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    driver._written.set_progress_handler(count, 100)
+    assert await storage.prune(retention, at(1)) == {}
+    driver._written.set_progress_handler(None, 0)
+    return steps
+
+
+@pytest.mark.storages("sqlite")
+async def test_F17_to_forget_nothing_costs_the_same_however_much_there_is(
+    open_with: Opener,
+) -> None:
+    retention = Retention(events=100_000)
+    empty, full = await open_with(retention), await open_with(retention)
+    await put(full, *one_run(1))
+    for number in range(100):
+        loose = [Event(EventType.AGENT_STATE, at(0), f"a{number}") for _ in range(100)]
+        theirs = [Event(EventType.TASK_RETRY, at(0), None, session_id(1)) for _ in range(100)]
+        record = IdempotencyRecord(f"k{number}", "f", session_id(1), at(100))
+        receipt = WebhookReceipt(f"{number:064}", at(100))
+        await full.apply(Change(events=(*loose, *theirs), idempotency=record, receipt=receipt))
+    assert (await full.counts()).events == 20_000
+    least = await steps_of_a_prune(empty, retention)
+    assert await steps_of_a_prune(full, retention) < least + 30
 
 
 async def test_old_state_reports_are_forgotten_but_never_the_newest(storage: Storage) -> None:

@@ -41,6 +41,8 @@ DROP INDEX agents_gone;
 CREATE INDEX agents_gone ON agents (gone_at, id) WHERE gone_at IS NOT NULL;
 CREATE INDEX sessions_definition ON sessions (definition);
 CREATE INDEX workflows_definition ON workflows (definition);
+CREATE INDEX idempotency_keys_expiry ON idempotency_keys (expires_at);
+CREATE INDEX webhook_receipts_expiry ON webhook_receipts (expires_at);
 
 -- The processes that share this database, and the duties that only one of them does.
 CREATE TABLE replicas (

@@ -14,7 +14,7 @@ from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.storage.sql.codec import dump, micros
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.residue import forget_definitions, forget_residue, forget_turns
-from opscore.storage.sql.surplus import count_surplus, forget_surplus
+from opscore.storage.sql.surplus import Surplus, count_surplus
 from opscore.storage.sql.tallies import Tally, tasks_tally
 from opscore.storage.sql.writing import write_events
 
@@ -41,10 +41,25 @@ SELECT id FROM agents WHERE gone_at IS NOT NULL AND in_flight = 0 AND (
 """
 _OLD_AGENTS_BATCH = f"{_OLD_AGENTS} ORDER BY gone_at, id LIMIT ? {{skip_locked}}"
 
+# Events are numbered in about the order of their times. So the last one that is too old is found
+# by halving, however many there are, and only what comes before it is looked at.
+_MIDDLE = "(low + high) / 2"
+_IS_OLD = f"(SELECT at FROM events WHERE seq >= {_MIDDLE} ORDER BY seq LIMIT 1) < ?"
+_LAST_EVENTS = f"""
+WITH RECURSIVE half(low, high) AS (
+    SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events) + 1
+    UNION ALL
+    SELECT CASE WHEN {_IS_OLD} THEN {_MIDDLE} + 1 ELSE low END,
+        CASE WHEN {_IS_OLD} THEN high ELSE {_MIDDLE} END
+    FROM half WHERE low < high
+)
+SELECT coalesce(max(low) - 1, 0), coalesce((SELECT max(seq) FROM events), 0) FROM half
+"""
+
 # Events of sessions go with their sessions; an agent's newest report is kept.
 _OLD_EVENTS = """
 SELECT seq, type, agent_id FROM events AS old WHERE session_id IS NULL
-AND (seq <= (SELECT max(seq) FROM events) - ? OR at < ?)
+AND seq <= ? AND (seq <= ? OR at < ?)
 AND (type <> 'agent.state' OR seq < (
     SELECT max(seq) FROM events WHERE type = 'agent.state' AND agent_id = old.agent_id
 ))
@@ -56,7 +71,9 @@ DELETE FROM events WHERE seq IN (
 """
 
 
-def prune(dialect: Dialect, retention: Retention, now: datetime) -> Program[dict[str, int]]:
+def prune(
+    dialect: Dialect, retention: Retention, now: datetime, surplus: Surplus
+) -> Program[dict[str, int]]:
     oldest = micros(now - retention.ended_session_age)
     batch = retention.batch
     counts: dict[str, int] = {}
@@ -71,8 +88,8 @@ def prune(dialect: Dialect, retention: Retention, now: datetime) -> Program[dict
     counts["agents"] = len(agents)
     if agents:
         yield from _forget_agents(dialect, [row[0] for row in agents], tally)
-    event_age = micros(now - retention.event_age)
-    events = yield Fetch(_FORGET_EVENTS, (retention.events, event_age, batch))
+    old_events = yield from _old_events(retention, now)
+    events = yield Fetch(_FORGET_EVENTS, (*old_events, batch))
     counts["history"] = sum(row[0] == EventType.AGENT_STATE for row in events)
     counts["events"] = len(events) - counts["history"]
     if events:
@@ -81,8 +98,7 @@ def prune(dialect: Dialect, retention: Retention, now: datetime) -> Program[dict
     for kind, table, key, column, until in _expiring(now):
         counts[kind] = yield from _forget_expired(table, key, column, until, batch)
     if not any(counts.values()):
-        # Every unfinished session is looked at for this, so only once there is nothing else.
-        counts["events"] = yield from forget_surplus(retention)
+        counts["events"] = yield from surplus.forget(retention)
         tally["events"] -= counts["events"]
     yield from forget_residue(dialect, now)
     yield from write_events((), tally)
@@ -94,7 +110,7 @@ def prunable(retention: Retention, now: datetime) -> Program[dict[str, int]]:
     oldest = micros(now - retention.ended_session_age)
     sessions = (oldest, retention.ended_sessions)
     agents = (oldest, retention.gone_agents)
-    events = (retention.events, micros(now - retention.event_age))
+    events = yield from _old_events(retention, now)
     rows = yield Fetch(
         _PRUNABLE, (*sessions, *sessions, *agents, *events, *agents, *sessions, *agents)
     )
@@ -106,6 +122,15 @@ def prunable(retention: Retention, now: datetime) -> Program[dict[str, int]]:
         found = yield Fetch(f"SELECT count(*) FROM {table} WHERE {column} < ?", (micros(until),))
         counts[kind] = found[0][0]
     return {kind: count for kind, count in counts.items() if count}
+
+
+def _old_events(retention: Retention, now: datetime) -> Program[tuple[int, int, int]]:
+    """Which events are too old or too many: up to which number, for their number, or their age."""
+    before = micros(now - retention.event_age)
+    rows = yield Fetch(_LAST_EVENTS, (before, before))
+    last_old, last = rows[0]
+    last_surplus = last - retention.events
+    return max(last_old, last_surplus), last_surplus, before
 
 
 _THEIRS = "events of sessions and agents"

@@ -10,9 +10,11 @@ from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
 _COMMIT_AGE = timedelta(days=1)
 _LOOKED_AT = 100
 
+# Written so that only a look into an index answers it, however many have the same definition.
 _IS_UNUSED = """
-NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.definition = definitions.hash)
-AND NOT EXISTS (SELECT 1 FROM workflows WHERE workflows.definition = definitions.hash)
+coalesce((SELECT min(definition) FROM sessions WHERE definition >= definitions.hash), '') <> hash
+AND coalesce((SELECT min(definition) FROM workflows WHERE definition >= definitions.hash), '')
+<> hash
 """
 
 _SOME_UNUSED = f"""

@@ -47,6 +47,7 @@ from opscore.storage.sql import (
 from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import DefinitionTexts
 from opscore.storage.sql.driver import Driver
+from opscore.storage.sql.surplus import Surplus
 from opscore.storage.sql.together import Together
 from opscore.storage.sql.writer import Writer
 
@@ -63,6 +64,7 @@ class SqlStorage(Storage):
         self._driver = driver
         self._history = retention.agent_history
         self._arrivals = Arrivals()
+        self._surplus = Surplus()
         texts = DefinitionTexts()
         # Over connections that take their time, one group is made while another is under way.
         at_once = 1 if self.exclusive else _REMOTE_AT_ONCE
@@ -214,7 +216,8 @@ class SqlStorage(Storage):
 
     async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
         return await self._driver.write(
-            lambda: forgetting.prune(self._driver.dialect, retention, now), long=True
+            partial(forgetting.prune, self._driver.dialect, retention, now, self._surplus),
+            long=True,
         )
 
     async def prunable(self, retention: Retention, now: datetime) -> dict[str, int]:

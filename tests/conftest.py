@@ -1,13 +1,14 @@
 """Tests about behaviour run on every storage: whoever asks for `open_empty` does."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from tests.compiled_code import compiled_code_kept
 from tests.storages import KINDS, Opener, opener
+
+_compiled = ExitStack()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,18 +20,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "storages(*kinds): run on these storages, not on all")
     if not hasattr(config, "workerinput"):
-        _keep_compiled_code(config)
-
-
-def _keep_compiled_code(config: pytest.Config) -> None:
-    """Of the hundreds of processes that tests start only the first compiles what all load.
-
-    Where files of compiled code are unwanted, that takes each of them longer than all the rest.
-    """
-    folder = tempfile.mkdtemp(prefix="opscore-tests-")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-    os.environ["PYTHONPYCACHEPREFIX"] = folder
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        config.add_cleanup(_compiled.close)
+        _compiled.enter_context(compiled_code_kept())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -7,6 +7,7 @@ python -m tests.load.bench [rest] [state] [latency] [dispatch] [queue]
 import platform
 import sys
 
+from tests.compiled_code import compiled_code_kept
 from tests.load import many_writes, measures, storage_measures
 from tests.load.figures import Figure
 
@@ -15,9 +16,10 @@ MEASURES = measures.MEASURES | storage_measures.MEASURES | many_writes.MEASURES
 
 def main(names: list[str]) -> int:
     figures: list[Figure] = []
-    for name in names or list(MEASURES):
-        print(f"measuring: {name}", file=sys.stderr, flush=True)
-        figures += MEASURES[name]()
+    with compiled_code_kept():
+        for name in names or list(MEASURES):
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            figures += MEASURES[name]()
     print(f"Python {platform.python_version()}, {platform.machine()}\n")
     print("| what | measured | bound | kept | |\n| --- | --- | --- | --- | --- |")
     for figure in figures:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.compiled_code import compiled_code_kept
 from tests.load.chaos_checker import violations
 from tests.load.chaos_plan import BRISK, STEADY
 from tests.load.chaos_record import Record, load_record
@@ -48,7 +49,8 @@ def main(arguments: list[str]) -> int:
     print(f"make chaos ARGS='{replay}'; what it leaves is in {folder}", file=sys.stderr)
     run = ChaosRun(options)
     started = time.monotonic()
-    record = asyncio.run(run.run())
+    with compiled_code_kept():
+        record = asyncio.run(run.run())
     record.save(folder / "record.json")
     found = violations(record)
     print(table(options, record, run.figures, found, time.monotonic() - started))

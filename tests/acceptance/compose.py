@@ -75,7 +75,7 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 
 def _service(
-    name: str, description: dict[str, Any], variables: Mapping[str, str], ports: dict[str, int]
+    name: str, description: dict[str, Any], variables: Mapping[str, str], ports: Mapping[str, int]
 ) -> Service:
     def here(text: object) -> str:
         return _on_loopback(_interpolated(str(text), variables), name, ports)
@@ -110,7 +110,7 @@ def _interpolated(text: str, variables: Mapping[str, str]) -> str:
     return VARIABLE.sub(value, text)
 
 
-def _on_loopback(text: str, name: str, ports: dict[str, int]) -> str:
+def _on_loopback(text: str, name: str, ports: Mapping[str, int]) -> str:
     for other, port in CONTAINER_PORTS.items():
         text = text.replace(f"//{other}:{port}", f"//127.0.0.1:{ports[other]}")
     text = text.replace(f"//127.0.0.1:{CONTAINER_PORTS[name]}/", f"//127.0.0.1:{ports[name]}/")

@@ -1,12 +1,12 @@
 """Hostile bodies and targets, on every route that takes them: refused, never echoed, never 5xx."""
 
 import json
-import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
 from tests.api.service import API, AUTH, Service, announcement, check_problem
+from tests.timing import taking_less_than
 from tests.unit.asgi import call, scope
 
 # What is refused before it comes to any storage is the same on all of them.
@@ -183,10 +183,9 @@ async def test_F87_F88_yaml_that_is_more_than_json_is_422(
 
 async def test_F87_a_bomb_is_refused_at_its_first_anchor(service: Service) -> None:
     await service.raw("workflows/validate", BOMB.encode(), "application/yaml")
-    began = time.process_time()
-    for _ in range(20):
-        await service.raw("workflows/validate", BOMB.encode(), "application/yaml")
-    assert (time.process_time() - began) / 20 < 0.05
+    with taking_less_than(20 * 0.05):
+        for _ in range(20):
+            await service.raw("workflows/validate", BOMB.encode(), "application/yaml")
 
 
 async def test_F88_scalars_are_what_the_schema_wants(service: Service) -> None:

@@ -1,6 +1,5 @@
 """References take values from the input, from earlier results and from the session."""
 
-import time
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from opscore.workflow.references import (
     resolve,
     split,
 )
+from tests.timing import taking_less_than
 
 SCOPE: dict[str, Any] = {
     "input": {"topic": "tides", "limit": 3, "deep": [{"x": [10, 20]}], "": "nameless", "a b": 7},
@@ -182,10 +182,11 @@ def test_references_are_found_with_their_places() -> None:
 )
 def test_F15_a_large_result_repeated_fails_clearly_and_soon(parameters: dict[str, Any]) -> None:
     scope = {"tasks": {"big": {"result": ["é" * 1024] * 128}}}
-    began = time.process_time()
-    with pytest.raises(ParametersTooLargeError, match="more than 1024 KiB"):
+    with (
+        taking_less_than(1),
+        pytest.raises(ParametersTooLargeError, match="more than 1024 KiB"),
+    ):
         resolve(parameters, scope)
-    assert time.process_time() - began < 1
 
 
 def test_F15_the_limit_itself_is_allowed() -> None:
@@ -199,9 +200,8 @@ def test_F15_the_limit_itself_is_allowed() -> None:
     "text", ["${" * 300_000, "$${" * 300_000, "${input['" * 100_000, "$" * 500_000]
 )
 def test_reading_hostile_texts_takes_linear_time(text: str) -> None:
-    began = time.process_time()
-    list(find_references({"p": text}))
-    assert time.process_time() - began < 1
+    with taking_less_than(1):
+        list(find_references({"p": text}))
 
 
 @given(st.text(alphabet="${}ab.[]'\" \\0", max_size=40))

@@ -11,6 +11,8 @@ from tests.acceptance.world import World, world_around
 from tests.storages import empty_url
 
 LINES = 25
+# Several processes, one after the other, on a machine that has much else to do.
+TIME_LIMIT = 240
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -18,6 +20,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("acceptance") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIME_LIMIT))
     items.sort(key=lambda item: item.get_closest_marker("late") is not None)
 
 

@@ -77,7 +77,7 @@ def test_F21_a_blocked_sink_drops_and_counts_and_never_waits(sink: MemorySink) -
     began = time.monotonic()
     for number in range(1000):
         pipeline.put(b"line %d\n" % number)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert pipeline.dropped == 990
     assert not pipeline.flush(0.01)
     sink.open.set()

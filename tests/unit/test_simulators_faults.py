@@ -45,7 +45,8 @@ class World:
 
     async def run(self, fault: Fault, message: Any = MESSAGE) -> httpx.Response:
         self.kit.behaviour.change({"faultRate": 1, "faults": [fault]})
-        return await self.http.post(f"/v1/agents/{self.agent_id}/run", json=message, timeout=0.3)
+        path, patience = f"/v1/agents/{self.agent_id}/run", 0.3 if fault == "late" else 30
+        return await self.http.post(path, json=message, timeout=patience)
 
 
 @pytest.fixture

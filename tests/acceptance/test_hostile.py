@@ -24,6 +24,8 @@ pytestmark = pytest.mark.acceptance
 
 SILENT = 200
 CLOSED_WITHIN = 30.0
+# Sooner than whoever stands still is given up.
+AT_ONCE = 10.0
 MEBIBYTE = 1024 * 1024
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -155,7 +157,7 @@ async def test_F85_a_body_that_is_declared_too_large_is_refused_before_it_comes(
 ) -> None:
     async with connected(opscore) as (reader, writer):
         writer.write(head(opscore, path, f"Content-Length: {limit + 1}"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(AT_ONCE):
             assert_is_problem(await reader.read(), 413)
 
 
@@ -168,7 +170,7 @@ async def test_F85_a_body_that_has_grown_too_large_is_refused_before_its_end(
     async with connected(opscore) as (reader, writer):
         writer.write(head(opscore, f"{API}/agents", "Transfer-Encoding: chunked"))
         writer.write(CHUNK * 16 + b"1\r\n \r\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(AT_ONCE):
             assert_is_problem(await reader.read(), 413)
 
 
@@ -203,7 +205,7 @@ async def send_without_end(writer: asyncio.StreamWriter) -> None:
 async def test_what_is_no_http_is_refused_at_once(opscore: Service, raw: bytes) -> None:
     async with connected(opscore) as (reader, writer):
         writer.write(raw)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(AT_ONCE):
             assert_is_problem(await reader.read(), 400)
 
 
@@ -238,7 +240,7 @@ async def test_F21_when_nobody_reads_the_log_requests_are_served_and_lines_are_c
             began = time.monotonic()
             session = await world.run(agent, echo_step("first"), echo_step("second"))
             assert session["status"] == "completed"
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 10
             assert blocked.process.stop() == 0
 
 
@@ -259,4 +261,5 @@ def test_F86_all_that_stood_still_were_closed_and_others_were_served(
     assert all(10 < seconds < CLOSED_WITHIN for _, seconds in (*end.dripped, *end.silent))
     taken = sorted(end.others)
     assert len(taken) > 50
-    assert taken[int(len(taken) * 0.99)] < 1
+    # Who were kept waiting would wait for 15 s; a busy machine alone may take a second.
+    assert taken[int(len(taken) * 0.99)] < 3

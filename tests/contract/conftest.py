@@ -1,5 +1,6 @@
 """Every contract test runs on every storage: one more kind there tests one more of them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -41,6 +42,8 @@ async def replicas(storage_kind: str) -> AsyncIterator[Replicas]:
         async def open_all(count: int) -> list[Storage]:
             for _ in range(count if storage_kind == "postgres" else 1):
                 opened.append(await open_storage(url, Retention(), connections=2))
+            # Connected before they begin: whoever connects first would be ahead of the others.
+            await asyncio.gather(*(one.ping() for one in opened))
             return opened if storage_kind == "postgres" else opened * count
 
         yield open_all

@@ -23,8 +23,6 @@ from opscore.models import (
     WebhookReceipt,
 )
 from opscore.storage import Storage
-from opscore.storage.sql import SqlStorage, leases
-from opscore.storage.sql.program import Fetch, Program
 from tests import builders
 from tests.builders import at
 from tests.contract.conftest import Replicas
@@ -196,49 +194,3 @@ async def test_leases_are_prolonged_by_their_owner_only(replicas: Replicas) -> N
     assert await stores[1].renew("other", (task.id,), later) == frozenset()
     assert await stores[1].renew("mine", (task.id,), later) == frozenset({task.id})
     assert (await stored(stores[0], task)).lease_until == later
-
-
-# --- a report and the registration of its agent -------------------------------------------------
-
-
-_WAITERS = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
-
-
-async def until_waiting(storage: Storage, count: int, unless: "asyncio.Future[None]") -> None:
-    """So many wait for what others hold, or that one is done."""
-
-    def program() -> Program[int]:
-        rows = yield Fetch(_WAITERS)
-        return int(rows[0][0])
-
-    assert isinstance(storage, SqlStorage)
-    async with asyncio.timeout(10):
-        while (  # noqa: ASYNC110 - what it waits for sets no event
-            await storage._driver.read(program()) < count and not unless.done()
-        ):
-            await asyncio.sleep(0.001)
-
-
-@pytest.mark.storages("postgres")
-async def test_F47_a_report_waits_for_the_registration_that_is_being_written(
-    replicas: Replicas,
-) -> None:
-    registering, reporting, holding = await replicas(3)
-    assert isinstance(holding, SqlStorage)
-
-    async def report() -> None:
-        await reporting.keep_early_report(builders.report("idle"), at(1))
-        assert await reporting.agent_facts("a1") is not None
-
-    async with holding._driver.transaction(writing=True) as run:
-        # Whoever writes waits for this at its end.
-        await run(leases.ping())
-        registered = asyncio.ensure_future(put(registering, builders.agent()))
-        await until_waiting(holding, 1, registered)
-        reported = asyncio.ensure_future(report())
-        await until_waiting(holding, 2, reported)
-    await registered
-    await reported

@@ -156,6 +156,33 @@ async def test_a_capability_is_served_by_any_agent_that_has_it(storage: Storage)
     assert sorted(agents_of(await claim(storage))) == ["a2", "a3"]
 
 
+async def test_a_capability_may_begin_with_another_one_and_a_slash(storage: Storage) -> None:
+    both = ("text", "text/html")
+    await put(storage, builders.agent("a1", capabilities=both))
+    await put(storage, builders.agent("a2", capabilities=both))
+    (html,) = await queue(storage, [1], wanted_agent=None, wanted_capability="text/html")
+    assert tasks_of(await claim(storage)) == [html.id]
+    (plain,) = await queue(storage, [2], wanted_agent=None, wanted_capability="text")
+    assert tasks_of(await claim(storage)) == [plain.id]
+
+
+# Fewer and more than are looked at one by one.
+@pytest.mark.parametrize("idle", [1, 60, 2100])
+@pytest.mark.parametrize("busy", [1, 60])
+async def test_what_is_ready_is_found_among_idle_agents_and_busy_lanes(
+    storage: Storage, idle: int, busy: int
+) -> None:
+    at_work = [builders.agent(f"busy-{number:02}") for number in range(busy)]
+    await put(storage, *at_work)
+    for number, agent in enumerate(at_work):
+        await queue(storage, [2 * number, 2 * number + 1], wanted_agent=agent.id)
+    assert agents_of(await claim(storage)) == [agent.id for agent in at_work]
+    await put(storage, *(builders.agent(f"idle-{number:04}") for number in range(idle)))
+    assert await claim(storage) == []
+    (ready,) = await queue(storage, [1000], wanted_agent=f"idle-{idle - 1:04}")
+    assert tasks_of(await claim(storage)) == [ready.id]
+
+
 async def test_an_agent_that_learns_or_forgets_a_capability(storage: Storage) -> None:
     agent = builders.agent(capabilities=(), concurrency=5)
     await put(storage, agent)

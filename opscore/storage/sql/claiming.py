@@ -20,36 +20,52 @@ from opscore.storage.sql.writing import write_events
 
 _LEVELS_AT_ONCE = 200
 
-_FREE_AT_MOST = 300
+_FEW = 50
+_MANY = 2000
 # What is at the end of the alphabet of lanes, which begin with `agent:` or `capability:`.
 _LAST = "d"
 
-# Where few agents are free, only their lanes are looked at, and where few tasks wait, only those:
-# `free` says which, and `queued` is a skip scan that jumps from level to level, however many tasks
-# stand on each. `ready` are the levels with a free agent, the most urgent first; `heads` are the
-# tasks whose turn is next there.
+_FREE = "SELECT id FROM agents {by_free} WHERE in_flight < slots ORDER BY last_used, id LIMIT"
+_NEXT_LEVEL = "SELECT min(level) FROM tasks {by_queue} WHERE status = 'queued' AND level >"
+
+# Looked at are the lanes of free agents, or those in which tasks wait, whichever are fewer: `few`
+# and `first` begin to count both, and `free` are the agents whose lanes are looked at, unless they
+# are too many. `queued` is a skip scan that jumps from level to level, however many tasks stand
+# on each. `ready` are the levels with a free agent, the most urgent first; `heads` are the tasks
+# whose turn is next there. Where a lane's name begins with another one and a slash, its levels are
+# met twice.
 _READY = f"""
-WITH RECURSIVE free(id) AS (
-    SELECT id FROM agents {{by_free}} WHERE in_flight < slots LIMIT {_FREE_AT_MOST + 1}
+WITH RECURSIVE few(id) AS (
+    {_FREE} {_FEW + 1}
+), first(level, number) AS (
+    SELECT ({_NEXT_LEVEL} ''), 1 WHERE (SELECT count(*) FROM few) > {_FEW}
+    UNION ALL
+    SELECT ({_NEXT_LEVEL} first.level), number + 1 FROM first
+    WHERE level IS NOT NULL AND number <= {_FEW}
+), by_level(yes) AS (
+    SELECT 1 WHERE (SELECT count(*) FROM few) > {_FEW}
+    AND (SELECT count(level) FROM first) <= {_FEW}
+), free(id) AS (
+    SELECT id FROM ({_FREE} {_MANY + 1}) AS free WHERE NOT EXISTS (SELECT 1 FROM by_level)
 ), span(low, high) AS (
-    SELECT '', '{_LAST}' WHERE (SELECT count(*) FROM free) > {_FREE_AT_MOST}
+    SELECT '', '{_LAST}'
+    WHERE EXISTS (SELECT 1 FROM by_level) OR (SELECT count(*) FROM free) > {_MANY}
     UNION
     SELECT agent_lanes.lane || '/', agent_lanes.lane || '0'
     FROM free JOIN agent_lanes ON agent_lanes.agent_id = free.id
-    WHERE (SELECT count(*) FROM free) <= {_FREE_AT_MOST}
+    WHERE (SELECT count(*) FROM free) <= {_MANY}
 ), queued(level, high) AS (
     SELECT (
-        SELECT min(level) FROM tasks {{by_queue}}
-        WHERE status = 'queued' AND level > span.low AND level < span.high
+        {_NEXT_LEVEL} span.low AND level < span.high
     ), span.high FROM span
     UNION ALL
     SELECT (
-        SELECT min(level) FROM tasks {{by_queue}}
-        WHERE status = 'queued' AND level > queued.level AND level < queued.high
+        {_NEXT_LEVEL} queued.level AND level < queued.high
     ), queued.high FROM queued WHERE queued.level IS NOT NULL
 ), ready(level, lane) AS (
-    SELECT level, substr(level, 1, length(level) - 3) FROM queued
-    WHERE level IS NOT NULL AND substr(level, length(level) - 1, 1) >= ? AND EXISTS (
+    SELECT level, substr(level, 1, length(level) - 3)
+    FROM (SELECT DISTINCT level FROM queued WHERE level IS NOT NULL) AS queued
+    WHERE substr(level, length(level) - 1, 1) >= ? AND EXISTS (
         SELECT 1 FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
         WHERE agent_lanes.lane = substr(queued.level, 1, length(queued.level) - 3)
         AND agents.in_flight < agents.slots

@@ -17,9 +17,11 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from opscore.simulators.running import running
+from tests.acceptance.processes import reserved_port
 
 pytestmark = pytest.mark.acceptance
 
+PATIENCE = 60
 SECRET = "whsec_test_0123456789abcdef"
 MESSAGE = {
     "senderId": "opscore_system_id",
@@ -44,7 +46,7 @@ class StubOpsCore:
         return JSONResponse({}, 202)
 
     async def next(self) -> tuple[str, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await self.posts.get()
 
 
@@ -58,7 +60,7 @@ class Simulator:
         return await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
 
 
@@ -75,7 +77,7 @@ async def simulator(*arguments: str) -> AsyncIterator[Simulator]:
     process = await launch("simulate", *arguments)
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             line = (await process.stdout.readline()).decode()
         found = re.search(r"listens on (http://\S+)", line)
         assert found is not None, line
@@ -130,20 +132,19 @@ async def test_an_agent_registers_is_announced_takes_a_task_and_reports(world: W
 
 
 async def test_the_report_can_come_before_the_webhook(world: World) -> None:
-    async with world.agentkit("--webhook-delay", "0.5") as kit, world.agent(kit.url):
+    async with world.agentkit("--webhook-delay", "2") as kit, world.agent(kit.url):
         first, second = await world.opscore.next(), await world.opscore.next()
         assert first[0].endswith("/state")
         assert second[0].endswith("/notify")
 
 
 async def test_an_agent_waits_for_its_agentkit(world: World) -> None:
-    async with world.agentkit() as kit:
-        port = str(httpx.URL(kit.url).port)
-    async with world.agent(f"{kit.url}/v1/", "--no-announce") as agent:
-        assert (await world.http.get(f"{agent.url}/health")).json()["agentId"] is None
-        async with world.agentkit("--port", port):
-            _, webhook = await world.opscore.next()
-            assert webhook["agent_details"]["agentName"] == "a1"
+    with reserved_port() as port:
+        async with world.agent(f"http://127.0.0.1:{port}/v1/", "--no-announce") as agent:
+            assert (await world.http.get(f"{agent.url}/health")).json()["agentId"] is None
+            async with world.agentkit("--port", str(port)):
+                _, webhook = await world.opscore.next()
+                assert webhook["agent_details"]["agentName"] == "a1"
 
 
 async def test_an_agent_whose_name_is_taken_says_so_and_ends(world: World) -> None:

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.slow]
 SEED = 19
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("storage", "replicas"), [("sqlite", 1), ("postgres", 3)])
 async def test_F1_to_F14_F64_nothing_is_lost_and_nothing_counts_twice(
     storage: str, replicas: int, tmp_path: Path
@@ -21,7 +21,7 @@ async def test_F1_to_F14_F64_nothing_is_lost_and_nothing_counts_twice(
     options = Options(
         storage=storage,
         seed=SEED,
-        seconds=12,
+        seconds=15,
         replicas=replicas,
         folder=tmp_path,
         tempo=BRISK,

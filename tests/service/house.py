@@ -146,7 +146,7 @@ class House:
             seconds -= step
             await settle(50)
 
-    async def eventually(self, true: Callable[[], bool], seconds: float = 5) -> None:
+    async def eventually(self, true: Callable[[], bool], seconds: float = 30) -> None:
         """For the few waits that are real time, whatever the clock says."""
         async with asyncio.timeout(seconds):
             while not true():  # noqa: ASYNC110 - what it waits for sets no event

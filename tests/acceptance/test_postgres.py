@@ -18,7 +18,8 @@ from opscore.exceptions import ConfigurationError, StorageError, VersionConflict
 from opscore.local_postgres import LocalPostgres
 from opscore.models import Change, Event, EventFilter, EventType, Retention
 from opscore.storage import Storage, driver_of, open_storage
-from opscore.storage.sql.program import Fetch, Program, Row
+from opscore.storage.sql import SqlStorage
+from opscore.storage.sql.program import Execute, Fetch, Program, Row
 from tests import builders
 from tests.acceptance.processes import eventually, service
 from tests.acceptance.wire import COMMIT, Wire
@@ -187,6 +188,29 @@ async def crowd_out(held: list[Any], url: str) -> int:
 # --- the store alone --------------------------------------------------------------------------
 
 
+async def test_F68_while_all_connections_are_busy_others_are_refused_soon(
+    storage: Storage, database: str
+) -> None:
+    def wait_for_agents() -> Program[None]:
+        yield Execute("SET LOCAL lock_timeout = 0")
+        yield Fetch("SELECT 1 FROM agents FOR UPDATE")
+
+    assert isinstance(storage, SqlStorage)
+    async with rival(database) as other, rival(database) as watcher:
+        await other.execute("BEGIN; LOCK TABLE agents")
+        busy = asyncio.gather(*(storage._driver.write(wait_for_agents) for _ in range(3)))
+        await eventually(
+            lambda: watcher.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"),
+            lambda waiting: waiting == 3,
+        )
+        async with asyncio.timeout(3):
+            with pytest.raises(StorageError, match="connections to the database are busy"):
+                await storage.session("none")
+        await other.execute("ROLLBACK")
+        await busy
+    assert await storage.session("none") is None
+
+
 async def test_F67_leases_are_renewed_though_all_connections_wait(
     storage: Storage, database: str
 ) -> None:
@@ -221,6 +245,20 @@ async def test_F69_a_deadlock_is_retried_unseen(storage: Storage, database: str)
     found = await storage.agent("b")
     assert found is not None
     assert found.agent.name == "new"
+
+
+async def test_F67_an_agent_that_somebody_holds_keeps_no_other_waiting(
+    storage: Storage, database: str
+) -> None:
+    await put(storage, builders.agent("held"), builders.agent("free"))
+    for number, agent_id in enumerate(("held", "free")):
+        await put(storage, *one_run(number, wanted_agent=agent_id))
+    async with rival(database) as other:
+        await other.execute("BEGIN")
+        await other.execute("SELECT 1 FROM agents WHERE id = 'held' FOR UPDATE")
+        assert [one.agent.id for one in await claim(storage)] == ["free"]
+        await other.execute("COMMIT")
+    assert [one.agent.id for one in await claim(storage)] == ["held"]
 
 
 @pytest.fixture

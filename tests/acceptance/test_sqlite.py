@@ -1,14 +1,18 @@
-"""SQLite: many writers, and a disk without space."""
+"""SQLite: many writers, what fails, and a disk without space."""
 
 import asyncio
 import resource
 import sqlite3
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.storage import open_storage
+from opscore.storage.sql.program import Execute, Fetch, Program
+from opscore.storage.sqlite import SqliteDriver
 from tests.acceptance.processes import service
 from tests.builders import at
 
@@ -35,6 +39,74 @@ async def test_F71_many_writers_never_find_the_database_locked(tmp_path: Path) -
     reader.close()
     assert (await storage.counts()).events == WRITERS * EACH
     await storage.close()
+
+
+# --- the driver alone ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def driver(tmp_path: Path) -> AsyncIterator[SqliteDriver]:
+    driver = SqliteDriver(tmp_path / "opscore.db")
+    await driver.open()
+    yield driver
+    await driver.close()
+
+
+def write(name: str, error: Exception | None = None) -> Program[None]:
+    yield Execute("INSERT INTO turns (level, turn) VALUES (?, 1)", [(name,)])
+    if error is not None:
+        raise error
+
+
+def written() -> Program[list[str]]:
+    rows = yield Fetch("SELECT level FROM turns ORDER BY level")
+    return [row[0] for row in rows]
+
+
+async def test_a_commit_waits_for_the_disk(driver: SqliteDriver) -> None:
+    def settings() -> Program[tuple[str, int]]:
+        journal = yield Fetch("PRAGMA journal_mode")
+        synchronous = yield Fetch("PRAGMA synchronous")
+        return journal[0][0], synchronous[0][0]
+
+    full = 2
+    assert await driver.write(settings) == ("wal", full)
+
+
+async def test_what_shares_a_commit_with_a_program_that_fails_is_kept(
+    driver: SqliteDriver,
+) -> None:
+    error = VersionConflictError("The record was changed by someone else meanwhile.")
+    outcomes = await asyncio.gather(
+        driver.write(lambda: write("first")),
+        driver.write(lambda: write("failed", error)),
+        driver.write(lambda: write("last")),
+        return_exceptions=True,
+    )
+    assert list(outcomes) == [None, error, None]
+    assert await driver.read(written()) == ["first", "last"]
+
+
+_FAILS_AT_COMMIT = """
+PRAGMA foreign_keys = ON;
+CREATE TABLE unfounded (level TEXT REFERENCES turns (level) DEFERRABLE INITIALLY DEFERRED);
+"""
+
+
+async def test_F72_a_commit_that_fails_is_told_and_leaves_nothing(driver: SqliteDriver) -> None:
+    driver._written.executescript(_FAILS_AT_COMMIT)
+
+    def fail() -> Program[None]:
+        yield from write("lost")
+        yield Execute("INSERT INTO unfounded VALUES ('none')")
+
+    with pytest.raises(StorageError, match="FOREIGN KEY"):
+        await driver.write(fail)
+    await driver.write(lambda: write("kept"))
+    assert await driver.read(written()) == ["kept"]
+
+
+# --- the disk -----------------------------------------------------------------------------------
 
 
 def log_size(file: Path) -> int:

@@ -103,8 +103,7 @@ JOIN agent_lanes ON agent_lanes.agent_id = agents.id
 WHERE agents.in_flight < agents.slots AND agent_lanes.lane IN (SELECT lane FROM ready)
 """
 
-# Tasks that others are claiming are passed over. Whoever changes the agents at the moment is
-# waited for: to pass them over would leave their tasks until the next look.
+# Tasks that others are claiming are passed over.
 _HOLD = """
 SELECT 'task' AS kind, tasks.id, tasks.doc, sessions.doc, definitions.doc, tasks.turn, tasks.arrival
 FROM (
@@ -114,9 +113,10 @@ JOIN definitions ON definitions.hash = sessions.definition
 UNION ALL
 SELECT * FROM (
     SELECT 'agent' AS kind, id, doc, '' AS session, '' AS definition, slots - in_flight AS free, 0
-    FROM agents WHERE id {among} ORDER BY id {lock}
+    FROM agents WHERE id {among} ORDER BY id %s
 ) AS agents
 """
+_HOLD_FREE, _HOLD_ALL = _HOLD % "{skip_locked}", _HOLD % "{lock}"
 
 _PUT_ASIDE = {
     "tasks": "UPDATE tasks SET level = '' WHERE id = ?",
@@ -230,10 +230,14 @@ def take(
     owner: str,
     now: datetime,
     lease_until: datetime,
+    wait: bool,
 ) -> Program[list[Claim]]:
-    """Claim those pairs that nobody else has taken meanwhile."""
+    """Claim those pairs that nobody else has taken meanwhile.
+
+    Where others hold an agent at the moment, its pairs are left out, or they are waited for.
+    """
     crash_point("claim.planned")
-    held = yield from _hold(dialect, pairs)
+    held = yield from _hold(dialect, pairs, wait)
     if not held.pairs:
         return []
     crash_point("claim.locked")
@@ -257,11 +261,11 @@ class Held:
     agents: dict[str, Agent]
 
 
-def _hold(dialect: Dialect, pairs: list[Pair]) -> Program[Held]:
+def _hold(dialect: Dialect, pairs: list[Pair], wait: bool) -> Program[Held]:
     """Those pairs whose task is still queued, and whose agent still has the slots."""
     ids = dump(sorted(task_id for task_id, _ in pairs))
     agent_ids = dump(sorted({agent_id for _, agent_id in pairs}))
-    rows = yield Fetch(dialect.sql(_HOLD), (ids, agent_ids))
+    rows = yield Fetch(dialect.sql(_HOLD_ALL if wait else _HOLD_FREE), (ids, agent_ids))
     tasks = yield from _read("tasks", [row[1:] for row in rows if row[0] == "task"], _waited)
     agents = yield from _read(
         "agents", [row[1:] for row in rows if row[0] == "agent"], lambda row: load_agent(row[1])

@@ -125,12 +125,16 @@ class SqlStorage(Storage):
         only_direct: bool = False,
     ) -> Sequence[Claim]:
         dialect = self._driver.dialect
-        for _ in range(_CLAIM_TRIES):
+        for number in range(_CLAIM_TRIES):
             pairs = await self._driver.read(claiming.look(dialect, limit, only_direct))
             if not pairs:
                 break
+            # An agent that somebody holds for long must not keep the tasks of others waiting.
+            wait = number > 0
             claims = await self._driver.write(
-                partial(claiming.take, dialect, self._arrivals, pairs, owner, now, lease_until)
+                partial(
+                    claiming.take, dialect, self._arrivals, pairs, owner, now, lease_until, wait
+                )
             )
             if claims:
                 return claims

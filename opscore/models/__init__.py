@@ -53,7 +53,7 @@ from opscore.models.report import (
     StateReport,
     TaskResult,
 )
-from opscore.models.session import SessionStatus, WorkflowSession
+from opscore.models.session import SESSION_RESULTS_LIMIT, SessionStatus, WorkflowSession
 from opscore.models.task import Delivery, Task, TaskStatus, agent_lane, capability_lane
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "DEFAULT_PRIORITY",
     "HIGHEST_PRIORITY",
     "RESULT_LIMIT",
+    "SESSION_RESULTS_LIMIT",
     "Accepted",
     "Agent",
     "AgentFacts",

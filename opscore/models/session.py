@@ -35,6 +35,9 @@ _ENDED = frozenset(
 )
 
 
+# All results of a session together. Each of its writes carries them.
+SESSION_RESULTS_LIMIT = 16 * 1024 * 1024
+
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -45,7 +48,10 @@ def _nothing() -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowSession:
-    """`workflow_revision` is 0 for a definition that came with the trigger and was not saved."""
+    """`workflow_revision` is 0 for a definition that came with the trigger and was not saved.
+
+    `results_size` is how long the results are as JSON.
+    """
 
     id: str
     definition: WorkflowDefinition
@@ -55,6 +61,7 @@ class WorkflowSession:
     status: SessionStatus = SessionStatus.PENDING
     input: Mapping[str, Any] = field(default_factory=_nothing)
     results: Mapping[str, Any] = field(default_factory=_nothing)
+    results_size: int = 0
     output: Any = None
     error: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=_nothing)

@@ -6,6 +6,7 @@ import pytest
 
 from opscore import ids
 from opscore.models import (
+    SESSION_RESULTS_LIMIT,
     Change,
     FallbackCapability,
     FallbackResult,
@@ -269,6 +270,28 @@ def test_a_stand_in_leaves_its_result_under_both_names() -> None:
     where = session(definition=SPARE, results={"zero": 0})
     after = complete(running(step_id="spare", stands_for="one"), where, 5).sessions[0]
     assert after.results == {"zero": 0, "spare": 5, "one": 5}
+    assert after.results_size == 2 * len("5")
+
+
+@pytest.mark.parametrize(
+    ("before", "done", "status", "error"),
+    [
+        (SESSION_RESULTS_LIMIT - 6, "one", SessionStatus.WAITING, None),
+        (SESSION_RESULTS_LIMIT - 5, "one", SessionStatus.FAILED, "results_too_large"),
+        # Nothing of it has to be written again after the last step.
+        (SESSION_RESULTS_LIMIT, "three", SessionStatus.COMPLETED, None),
+    ],
+)
+def test_results_of_a_session_are_bounded(
+    before: int, done: str, status: SessionStatus, error: str | None
+) -> None:
+    where = session(definition=LISTED, results_size=before)
+    change = complete(running(step_id=done), where)
+    after = change.sessions[0]
+    assert after.results_size == before + len('"done"')
+    assert (change.tasks[0].status, change.tasks[0].result) == (TaskStatus.COMPLETED, "done")
+    assert (after.status, (after.error or {}).get("code")) == (status, error)
+    assert len(change.tasks) == (2 if status is SessionStatus.WAITING else 1)
 
 
 @pytest.mark.parametrize("status", [SessionStatus.PENDING, SessionStatus.RUNNING])

@@ -1,5 +1,6 @@
 """Steps: how a task comes into being, and what its end leads to."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -7,6 +8,7 @@ from typing import Any
 
 from opscore.ids import task_id
 from opscore.models import (
+    SESSION_RESULTS_LIMIT,
     EventType,
     Failure,
     FailureCode,
@@ -30,6 +32,11 @@ _OUT_OF_FLIGHT: dict[str, Any] = {
     "start_deadline": None,
     "run_deadline": None,
     "delayed_until": None,
+}
+_RESULTS_TOO_LARGE = {
+    "code": "results_too_large",
+    "message": f"The results of the session are over {SESSION_RESULTS_LIMIT // 1024**2} MiB "
+    "together; have agents keep large data elsewhere and answer where it is.",
 }
 _NOT_BEGUN: dict[str, Any] = {
     **_OUT_OF_FLIGHT,
@@ -158,13 +165,20 @@ def complete_task(
         error=None,
     )
     draft.task_event(EventType.TASK_COMPLETED, task, **data)
-    results = {**session.results, task.step_id: result}
-    if task.stands_for is not None:
-        results[task.stands_for] = result
     # An answer may come before anything said that the work had begun.
     started_at = session.started_at or task.dispatched_at
-    session = draft.session(session, results=results, started_at=started_at)
+    session = draft.session(session, **with_result(session, task, result), started_at=started_at)
     go_on_after(draft, task, session)
+
+
+def with_result(session: WorkflowSession, task: Task, result: Any) -> dict[str, Any]:
+    """The session's results with that of the task, which may have stood in for another one."""
+    steps = [step for step in (task.step_id, task.stands_for) if step is not None]
+    size = len(steps) * len(json.dumps(result, ensure_ascii=False))
+    return {
+        "results": {**session.results, **dict.fromkeys(steps, result)},
+        "results_size": session.results_size + size,
+    }
 
 
 def go_on_after(draft: Draft, task: Task, session: WorkflowSession) -> None:
@@ -172,6 +186,9 @@ def go_on_after(draft: Draft, task: Task, session: WorkflowSession) -> None:
     following = following_step(task, session)
     if following is None:
         _complete_session(draft, session, task.result)
+        return
+    if session.results_size > SESSION_RESULTS_LIMIT:
+        fail_session(draft, task, session, _RESULTS_TOO_LARGE)
         return
     waiting = draft.session(session, status=SessionStatus.WAITING)
     draft.then(lambda: start_step(draft, waiting, following))

@@ -288,12 +288,16 @@ class Storage(ABC):
     # --- auditing -----------------------------------------------------------------------
 
     @abstractmethod
-    async def idle_sessions(self, cursor: str | None, limit: int) -> Page[str]:
-        """Ids of unfinished sessions with no unfinished task, among the next `limit` sessions."""
+    async def odd_sessions(self, cursor: str | None, limit: int) -> Page[str]:
+        """Ids of sessions at odds with their tasks, among the next `limit` sessions.
+
+        A session goes on exactly as long as one of its tasks is not ended.
+        """
 
     @abstractmethod
-    async def unfinished_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
-        """Unfinished tasks and their sessions, without agents, among the next `limit` tasks."""
+    async def timed_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
+        """Tasks that only time may move on, which are delayed or in flight, and their sessions,
+        without agents, among the next `limit` tasks."""
 
     @abstractmethod
     async def mend(self, cursor: str | None, limit: int, now: datetime) -> Page[Event]:

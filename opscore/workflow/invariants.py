@@ -6,9 +6,11 @@ like everything that changes. A healthy system gives it nothing to do.
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from itertools import count
 
 from opscore.exceptions import OpsCoreError, StorageError, VersionConflictError
 from opscore.models import Change, Event, EventType, TaskFacts
@@ -24,8 +26,10 @@ INTERVAL = timedelta(seconds=30)
 _DUTY = "invariants"
 _AT_ONCE = 200
 _SESSIONS_AT_ONCE = 1000
-# A round looks at this many stretches of each kind; the next one goes on from there.
-_STRETCHES = 10
+# A round looks at so many stretches of each kind, and at more while this lasts; the next one goes
+# on from there.
+_STRETCHES = 20
+_SECONDS = 1.0
 
 Look = Callable[[str | None], Awaitable[tuple[Sequence[Event], str | None]]]
 
@@ -33,9 +37,10 @@ Look = Callable[[str | None], Awaitable[tuple[Sequence[Event], str | None]]]
 class Checker:
     """`repaired` counts what this process has found and repaired, by what was found."""
 
-    def __init__(self, engine: Engine, owner: str) -> None:
+    def __init__(self, engine: Engine, owner: str, seconds: float = _SECONDS) -> None:
         self._engine = engine
         self._owner = owner
+        self._seconds = seconds
         self.repaired: Counter[str] = Counter()
         self._cursors: dict[Look, str | None] = {}
 
@@ -62,13 +67,14 @@ class Checker:
         return repaired
 
     async def _go_on(self, look: Look, repaired: list[Event]) -> None:
-        for _ in range(_STRETCHES):
+        until = time.monotonic() + self._seconds
+        for number in count(1):
             events, further = await look(self._cursors.get(look))
             self._cursors[look] = further
             repaired += events
             self.repaired.update(event.data["found"] for event in events)
             await asyncio.sleep(0)
-            if further is None:
+            if further is None or (number >= _STRETCHES and time.monotonic() > until):
                 break
 
     # --- what is looked at ----------------------------------------------------------------
@@ -80,7 +86,7 @@ class Checker:
         return page.items, page.next_cursor
 
     async def _look_at_tasks(self, cursor: str | None) -> tuple[Sequence[Event], str | None]:
-        page = await self._engine.storage.unfinished_tasks(cursor, _AT_ONCE)
+        page = await self._engine.storage.timed_tasks(cursor, _AT_ONCE)
         suspects = [facts.task.id for facts in page.items if self._is_wrong(facts)]
         changes = [await _each("tasks", self._engine.repair_task, one) for one in suspects]
         return _repairs(changes), page.next_cursor
@@ -91,7 +97,7 @@ class Checker:
         return decisions.repair_task(facts, ctx) != Change()
 
     async def _look_at_sessions(self, cursor: str | None) -> tuple[Sequence[Event], str | None]:
-        page = await self._engine.storage.idle_sessions(cursor, _SESSIONS_AT_ONCE)
+        page = await self._engine.storage.odd_sessions(cursor, _SESSIONS_AT_ONCE)
         repair = self._engine.repair_session
         changes = [await _each("sessions", repair, one) for one in page.items]
         return _repairs(changes), page.next_cursor

@@ -14,7 +14,7 @@ from opscore.storage.sql.counting import Tallies
 from tests.builders import at
 from tests.contract.shelf import one_run, put
 
-LIVELY = [one for one in TaskStatus if not one.ended]
+TIMED = (TaskStatus.DISPATCHED, TaskStatus.RUNNING, TaskStatus.DELAYED)
 
 
 async def all_of(look: Callable[[str | None, int], Awaitable[Page[Any]]], limit: int) -> list[Any]:
@@ -30,7 +30,7 @@ async def all_of(look: Callable[[str | None, int], Awaitable[Page[Any]]], limit:
 
 
 @pytest.mark.parametrize("limit", [1, 3, 1000])
-async def test_every_unfinished_task_is_seen_once_with_its_session(
+async def test_every_task_that_is_delayed_or_in_flight_is_seen_once_with_its_session(
     storage: Storage, limit: int
 ) -> None:
     sessions = {}
@@ -39,28 +39,29 @@ async def test_every_unfinished_task_is_seen_once_with_its_session(
         # Some were made at the same moment.
         session, task = one_run(number, status=status, created_at=at(number // 3))
         await put(storage, session, task)
-        if task.status in LIVELY:
+        if task.status in TIMED:
             sessions[task.id] = session
-    seen = await all_of(storage.unfinished_tasks, limit)
+    seen = await all_of(storage.timed_tasks, limit)
     assert Counter(facts.task.id for facts in seen) == dict.fromkeys(sessions, 1)
     assert all(facts.session == sessions[facts.task.id] for facts in seen)
 
 
 @pytest.mark.parametrize("limit", [1, 3, 1000])
-async def test_a_session_is_idle_if_it_goes_on_but_none_of_its_tasks_does(
+async def test_a_session_goes_on_as_long_as_a_task_of_it_or_is_at_odds_with_it(
     storage: Storage, limit: int
 ) -> None:
-    idle = []
+    odd = []
     for number, status in enumerate(SessionStatus):
         for place, task_status in enumerate(TaskStatus):
             session, task = one_run(number * 10 + place, status=task_status)
             ended_at = at(1) if status.ended else None
             await put(storage, replace(session, status=status, ended_at=ended_at), task)
-            if task_status.ended and not status.ended:
-                idle.append(session.id)
+            if task_status.ended is not status.ended:
+                odd.append(session.id)
     bare, _ = one_run(999)
-    await put(storage, bare)
-    assert sorted(await all_of(storage.idle_sessions, limit)) == sorted([*idle, bare.id])
+    over, _ = one_run(998)
+    await put(storage, bare, replace(over, status=SessionStatus.FAILED, ended_at=at(1)))
+    assert sorted(await all_of(storage.odd_sessions, limit)) == sorted([*odd, bare.id])
 
 
 @pytest.mark.parametrize("limit", [1, 1000])

@@ -1,6 +1,7 @@
 """The invariant checker: each kind of damage is found, repaired and told; health is left alone."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -15,11 +16,13 @@ from opscore.models import (
     Change,
     Event,
     EventType,
+    Page,
     SessionStatus,
     Task,
     TaskStatus,
     WorkflowSession,
 )
+from opscore.storage import Storage
 from opscore.storage.damage import tell_once
 from opscore.storage.sql import SqlStorage
 from opscore.storage.sql.program import Execute, Program
@@ -318,16 +321,16 @@ async def test_one_replica_checks_now_and_then_and_tells(
     task = await claimed(houses[0])
     await put(houses[0], task, lease_until=None)
     await settle()
-    assert storage.asked["unfinished_tasks"] == 0
+    assert storage.asked["timed_tasks"] == 0
     for house in houses:
         await house.pass_time(INTERVAL.total_seconds(), step=30)
-    asked = storage.asked["unfinished_tasks"]
+    asked = storage.asked["timed_tasks"]
     assert asked > 0
     assert caplog.text.count("storage.repaired") == 1
     assert [one.task_id for one in await houses[0].events(EventType.STORAGE_REPAIRED)] == [task.id]
     # The other one was refused the duty, and is again.
     await houses[1].pass_time(1, step=1)
-    assert storage.asked["unfinished_tasks"] == asked
+    assert storage.asked["timed_tasks"] == asked
 
 
 @SQL
@@ -378,6 +381,35 @@ async def test_whatever_cannot_be_read_the_service_goes_on_with_the_rest(
     await house.pass_time(200, step=5)
     assert (await house.session(session.id)).status is COMPLETED
     assert await check(house) == []
+
+
+class Endless(Moody):
+    """There is always more to look at."""
+
+    def __init__(self, behind: Storage) -> None:
+        super().__init__(behind)
+        self.cursors: list[str | None] = []
+
+    async def ask(self, method: str, *args: Any, **named: Any) -> Any:
+        if method != "mend":
+            return await super().ask(method, *args, **named)
+        self.cursors.append(args[0])
+        return Page((), str(len(self.cursors)))
+
+
+@pytest.mark.storages("memory")
+async def test_a_round_takes_its_time_and_the_next_one_goes_on(build: Builder) -> None:
+    storage = await build.storage(Endless)
+    house = await build(storage=storage, running=False)
+    for seconds, least in ((0, 20), (0.2, 21)):
+        checker, first = Checker(house.engine, "d1", seconds), len(storage.cursors)
+        for _ in range(2):
+            before, looks = time.monotonic(), len(storage.cursors)
+            assert await checker.round() == []
+            assert time.monotonic() - before >= seconds
+            assert len(storage.cursors) - looks >= least
+        expected = [None, *(str(number) for number in range(first + 1, len(storage.cursors)))]
+        assert storage.cursors[first:] == expected
 
 
 class Cut(Moody):

@@ -38,7 +38,7 @@ from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
 from opscore.storage.interface import DueItems
 from opscore.storage.matching import agent_matches
-from opscore.storage.memory.auditing import idle_sessions, unfinished_tasks
+from opscore.storage.memory.auditing import odd_sessions, timed_tasks
 from opscore.storage.memory.checking import check
 from opscore.storage.memory.contents import Contents, count_expired, forget_expired
 from opscore.storage.memory.listing import newest_first, session_matches, task_matches
@@ -329,13 +329,13 @@ class MemoryStorage(MemoryReplicas):
 
     # --- auditing -------------------------------------------------------------------------
 
-    async def idle_sessions(self, cursor: str | None, limit: int) -> Page[str]:
+    async def odd_sessions(self, cursor: str | None, limit: int) -> Page[str]:
         with self._lock:
-            return idle_sessions(self._records, cursor, limit)
+            return odd_sessions(self._records, cursor, limit)
 
-    async def unfinished_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
+    async def timed_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
         with self._lock:
-            return unfinished_tasks(self._records, cursor, limit)
+            return timed_tasks(self._records, cursor, limit)
 
     # --- moving ---------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Looking through what is unfinished, a stretch at a time, along the index of statuses."""
+"""Looking through sessions and tasks, a stretch at a time, along the index of statuses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,13 @@ from opscore.storage.damage import readable
 from opscore.storage.sql.codec import dump, load, load_session, load_task
 from opscore.storage.sql.program import Fetch, Program, Row
 
-SESSIONS = tuple(status.value for status in SessionStatus if not status.ended)
-# Those that can go wrong in most ways first; a million of them may be queued.
-TASKS = tuple(
-    status.value
-    for status in (TaskStatus.DISPATCHED, TaskStatus.RUNNING, TaskStatus.DELAYED, TaskStatus.QUEUED)
+_TIMED = tuple(
+    status.value for status in (TaskStatus.DISPATCHED, TaskStatus.RUNNING, TaskStatus.DELAYED)
 )
+# Those that can go wrong in most ways first; a million of them may be queued.
+TASKS = (*_TIMED, TaskStatus.QUEUED.value)
+SESSIONS = tuple(status.value for status in SessionStatus if not status.ended)
+_ALL_SESSIONS = (*SESSIONS, *(status.value for status in SessionStatus if status.ended))
 
 # Written so that only the index of statuses gives this order, whatever an engine believes of how
 # the records are spread.
@@ -23,8 +24,8 @@ ALONG = (
 )
 
 # For the same reason the statuses of a session's tasks are excluded, not named.
-_IDLE = f"""
-SELECT created_at, id, (
+_SESSIONS = f"""
+SELECT created_at, id, status, (
     SELECT 1 FROM tasks WHERE tasks.session_id = sessions.id
     AND tasks.status <> 'completed' AND tasks.status <> 'failed'
     AND tasks.status <> 'timed_out' AND tasks.status <> 'cancelled' LIMIT 1
@@ -32,7 +33,7 @@ SELECT created_at, id, (
 FROM sessions WHERE {ALONG}
 """
 
-_UNFINISHED = f"""
+_TASKS = f"""
 SELECT tasks.created_at, tasks.id, tasks.doc, sessions.doc, definitions.doc
 FROM (SELECT * FROM tasks WHERE {ALONG}) AS tasks JOIN sessions ON sessions.id = tasks.session_id
 JOIN definitions ON definitions.hash = sessions.definition
@@ -65,17 +66,18 @@ class Place:
         return None
 
 
-def idle_sessions(cursor: str | None, limit: int) -> Program[Page[str]]:
+def odd_sessions(cursor: str | None, limit: int) -> Program[Page[str]]:
     place = Place.of(cursor)
-    rows = yield Fetch(_IDLE, place.args(SESSIONS, limit))
-    return Page(tuple(row[1] for row in rows if not row[2]), place.next(SESSIONS, rows, limit))
+    rows = yield Fetch(_SESSIONS, place.args(_ALL_SESSIONS, limit))
+    odd = (row[1] for row in rows if (row[2] in SESSIONS) is not bool(row[3]))
+    return Page(tuple(odd), place.next(_ALL_SESSIONS, rows, limit))
 
 
-def unfinished_tasks(cursor: str | None, limit: int) -> Program[Page[TaskFacts]]:
+def timed_tasks(cursor: str | None, limit: int) -> Program[Page[TaskFacts]]:
     place = Place.of(cursor)
-    rows = yield Fetch(_UNFINISHED, place.args(TASKS, limit))
+    rows = yield Fetch(_TASKS, place.args(_TIMED, limit))
     facts = tuple(facts for _, facts in readable("tasks", rows, _facts, id_at=1))
-    return Page(facts, place.next(TASKS, rows, limit))
+    return Page(facts, place.next(_TIMED, rows, limit))
 
 
 def _facts(row: Row) -> TaskFacts:

@@ -248,11 +248,11 @@ class SqlStorage(Storage):
 
     # --- auditing -------------------------------------------------------------------------
 
-    async def idle_sessions(self, cursor: str | None, limit: int) -> Page[str]:
-        return await self._driver.scan(auditing.idle_sessions(cursor, limit))
+    async def odd_sessions(self, cursor: str | None, limit: int) -> Page[str]:
+        return await self._driver.scan(auditing.odd_sessions(cursor, limit))
 
-    async def unfinished_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
-        return await self._driver.scan(auditing.unfinished_tasks(cursor, limit))
+    async def timed_tasks(self, cursor: str | None, limit: int) -> Page[TaskFacts]:
+        return await self._driver.scan(auditing.timed_tasks(cursor, limit))
 
     async def mend(self, cursor: str | None, limit: int, now: datetime) -> Page[Event]:
         dialect = self._driver.dialect

@@ -34,8 +34,7 @@ def repair_task(facts: TaskFacts, ctx: Context) -> Change:
     if task.status.ended:
         return draft.change()
     if session.status.ended:
-        _note(draft, task, "task_outlived_session", "Its session had ended, so it was cancelled.")
-        cancel_tasks(draft, (task,), "its session had ended")
+        _end_outlived(draft, task)
     elif task.status is TaskStatus.DELAYED and task.delayed_until is None:
         _note(draft, task, "timer_lost", "It was delayed without an end; its delay ends now.")
         draft.task(task, delayed_until=ctx.now)
@@ -60,16 +59,30 @@ def _note(draft: Draft, task: Task, found: str, message: str) -> None:
     draft.task_event(EventType.STORAGE_REPAIRED, task, found=found, message=message)
 
 
+def _end_outlived(draft: Draft, task: Task) -> None:
+    _note(draft, task, "task_outlived_session", "Its session had ended, so it was cancelled.")
+    cancel_tasks(draft, (task,), "its session had ended")
+
+
 def repair_session(facts: SessionFacts, ctx: Context) -> Change:
+    """A session goes on exactly as long as one of its tasks does."""
+    draft = Draft(ctx)
+    unfinished = [task for task in facts.tasks if not task.status.ended]
+    if facts.session.status.ended:
+        for task in unfinished:
+            _end_outlived(draft, task)
+    elif not unfinished:
+        _follow(draft, facts)
+    return draft.change()
+
+
+def _follow(draft: Draft, facts: SessionFacts) -> None:
     """Nothing of the session is under way: do what should have followed its last task."""
     session = facts.session
-    if session.status.ended or any(not task.status.ended for task in facts.tasks):
-        return Change()
-    draft = Draft(ctx)
     if not facts.tasks:
         _note_idle(draft, session, "Its first task was begun.")
         start_step(draft, session, session.definition.first(), overrides=session.input)
-        return draft.change()
+        return
     last = max(facts.tasks, key=lambda task: (task.ended_at or task.created_at, task.id))
     match last.status:
         case TaskStatus.COMPLETED:
@@ -79,14 +92,13 @@ def repair_session(facts: SessionFacts, ctx: Context) -> Change:
             session = draft.session(
                 session,
                 status=SessionStatus.CANCELLED,
-                ended_at=ctx.now,
+                ended_at=draft.ctx.now,
                 error={"code": "cancelled", "message": "Its last task was cancelled."},
             )
             draft.session_event(EventType.SESSION_CANCELLED, session)
         case _:
             _note_idle(draft, session, "Its last task had failed, and so it did.")
             fail_session(draft, last, session, last.error or _INTERRUPTED)
-    return draft.change()
 
 
 def _go_on(draft: Draft, facts: SessionFacts, last: Task) -> None:

@@ -198,9 +198,8 @@ class SqliteDriver(Driver):
 
     def _bring_up_to_date(self) -> None:
         try:
+            _look_at(self._path)
             connection = self._written = self._connection()
-            # Looked at before anything is written, so that a foreign file stays as it is.
-            check(_run(connection, applied(self.dialect)))
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             connection.execute("BEGIN IMMEDIATE")
@@ -235,6 +234,19 @@ def _lock_file(path: Path) -> IO[bytes]:
     return lock
 
 
+def _look_at(path: Path) -> None:
+    """Refuse a file that is damaged or foreign, and leave it as it is."""
+    # One whose making was cut off has to be written to before it can be read.
+    if not path.exists() or Path(f"{path}-journal").exists():
+        return
+    # Closing a connection that may write could move the log into the file.
+    with closing(_connect_to_file(path, "ro")) as connection:
+        check(_run(connection, applied(SQLITE)))
+        ((said,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    if said != "ok":
+        raise sqlite3.DatabaseError(said.splitlines()[-1])
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         path,
@@ -248,13 +260,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _connect_existing(path: Path, writing: bool) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=rw",
-            uri=True,
-            timeout=_BUSY_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        connection = _connect_to_file(path, "rw")
     except sqlite3.Error as error:
         raise ConfigurationError(
             f"OPSCORE_STORAGE_URL: there is no database {path} that can be opened ({error}); "
@@ -262,6 +268,16 @@ def _connect_existing(path: Path, writing: bool) -> sqlite3.Connection:
         ) from error
     connection.execute("PRAGMA synchronous = FULL" if writing else "PRAGMA query_only = ON")
     return connection
+
+
+def _connect_to_file(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"file:{quote(str(path))}?mode={mode}",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
 
 
 def _begin(writing: bool) -> Program[None]:

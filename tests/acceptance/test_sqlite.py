@@ -2,17 +2,19 @@
 
 import asyncio
 import resource
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from opscore.exceptions import StorageError, VersionConflictError
+from opscore.exceptions import ConfigurationError, StorageError, VersionConflictError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.storage import open_storage
 from opscore.storage.sql.program import Execute, Fetch, Program
 from opscore.storage.sqlite import SqliteDriver
+from tests import builders
 from tests.acceptance.processes import service
 from tests.builders import at
 
@@ -107,6 +109,66 @@ async def test_F72_a_commit_that_fails_is_told_and_leaves_nothing(driver: Sqlite
 
 
 # --- the disk -----------------------------------------------------------------------------------
+
+
+PAGE = 4096
+
+
+async def fill(file: Path) -> None:
+    storage = await open_storage(f"sqlite:///{file}", Retention())
+    agents = tuple(builders.agent(f"a{number}", name="n" * 500) for number in range(300))
+    await storage.apply(Change(agents=agents))
+    await storage.close()
+
+
+async def copy_in_use(file: Path, folder: Path) -> Path:
+    """The file as a process leaves it that is killed: its newest writes stand in the log."""
+    storage = await open_storage(f"sqlite:///{file}", Retention())
+    await storage.apply(Change(events=(Event(EventType.TASK_LATE, at(1)),)))
+    for name in (file.name, f"{file.name}-wal"):
+        shutil.copy(file.with_name(name), folder)
+    await storage.close()
+    return folder / file.name
+
+
+def damage(file: Path) -> None:
+    """Where records are; the head of the file stays whole."""
+    middle = file.stat().st_size // PAGE // 2
+    with file.open("r+b") as stream:
+        stream.seek(middle * PAGE)
+        stream.write(b"\xa5" * PAGE * 20)
+
+
+def contents(file: Path) -> list[bytes]:
+    return [one.read_bytes() for one in (file, Path(f"{file}-wal")) if one.exists()]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_F75_a_file_with_damaged_pages_is_refused_and_left_as_it_is(
+    tmp_path: Path, killed: bool
+) -> None:
+    file = tmp_path / "opscore.db"
+    await fill(file)
+    (tmp_path / "killed").mkdir()
+    if killed:
+        file = await copy_in_use(file, tmp_path / "killed")
+    damage(file)
+    before = contents(file)
+    driver = SqliteDriver(file)
+    with pytest.raises(ConfigurationError, match="restore a backup"):
+        await driver.open()
+    await driver.close()
+    assert [one for one in contents(file) if one] == before
+
+
+async def test_what_a_killed_process_left_in_the_log_is_there(tmp_path: Path) -> None:
+    (tmp_path / "killed").mkdir()
+    await fill(tmp_path / "opscore.db")
+    file = await copy_in_use(tmp_path / "opscore.db", tmp_path / "killed")
+    storage = await open_storage(f"sqlite:///{file}", Retention())
+    counts = await storage.counts()
+    await storage.close()
+    assert (counts.agents, counts.events) == (300, 1)
 
 
 def log_size(file: Path) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
 
 from opscore.crash_points import crash_point
@@ -15,10 +15,18 @@ logger = logging.getLogger(__name__)
 _BATCH = 200
 _PAUSE = timedelta(seconds=1)
 _PRECEDENCE = timedelta(seconds=2)
-# What is due and yet changes nothing (someone else was quicker) must not become a tight loop.
+_PUT_OFF = timedelta(seconds=5)
+# After less than this, holders have had their leases all the while.
+_SILENCE = timedelta(seconds=5)
+# What is due and yet changes nothing (someone else was quicker) must not become a tight loop,
+# and if it stays so, it must not cost much.
 _SHORTEST_WAIT = timedelta(milliseconds=10)
+_LONGEST_IDLE_WAIT = timedelta(milliseconds=250)
 # Claims, and other processes on the same storage, set timers without a word.
 _LONGEST_WAIT = timedelta(seconds=2)
+
+_Timer = tuple[str, str]
+"""The kind and the id of a record."""
 
 
 class Timekeeper:
@@ -26,6 +34,14 @@ class Timekeeper:
         self._engine = engine
         self._clock = engine.clock
         self._wake = asyncio.Event()
+        self._idle_wait = _SHORTEST_WAIT
+        # Could not be written, oldest first, and when each is tried again.
+        self._put_off: dict[_Timer, datetime] = {}
+        self._ways: dict[str, Callable[[str], Awaitable[Change | None]]] = {
+            "task": engine.task_due,
+            "session": engine.session_due,
+            "agent": engine.agent_due,
+        }
         engine.subscribe(self._on_change)
 
     async def run(self) -> None:
@@ -67,35 +83,61 @@ class Timekeeper:
     async def _next_look(self, made_changes: bool) -> datetime:
         now = self._clock.now()
         due = await self._engine.storage.next_due() or now + _LONGEST_WAIT
-        soonest = now if made_changes else now + _SHORTEST_WAIT
-        return min(max(due, soonest), now + _LONGEST_WAIT)
+        if made_changes or due > now:
+            self._idle_wait = _SHORTEST_WAIT
+            return min(max(due, now), now + _LONGEST_WAIT)
+        wait, self._idle_wait = self._idle_wait, min(2 * self._idle_wait, _LONGEST_IDLE_WAIT)
+        return now + wait
 
     async def process_due(self) -> int:
         """Decide everything that is due now; how many changes that made."""
         total = 0
-        while due := await self._engine.storage.due(self._clock.now(), _BATCH):
+        unchanged: set[_Timer] = set()
+        while timers := await self._due_besides(unchanged | self._put_off.keys()):
             crash_point("timer.found")
-            changes = [await self._decide(self._engine.task_due, one) for one in due.tasks]
-            changes += [await self._decide(self._engine.session_due, one) for one in due.sessions]
-            changes += [await self._decide(self._engine.agent_due, one) for one in due.agents]
-            made = sum(change is not None and change != Change() for change in changes)
-            if not made:
-                break
-            total += made
+            for timer in timers:
+                if await self._decide(timer):
+                    total += 1
+                else:
+                    unchanged.add(timer)
             await asyncio.sleep(0)
-        return total
+        return total + await self._try_again()
 
-    async def _decide(
-        self, decide: Callable[[str], Awaitable[Change | None]], record_id: str
-    ) -> Change | None:
-        """One record that keeps changing must not hold up all the others."""
+    async def _due_besides(self, passed: Collection[_Timer]) -> list[_Timer]:
+        """Asks for more than have been passed over, so that they hide none of those behind."""
+        due = await self._engine.storage.due(self._clock.now(), _BATCH + len(passed))
+        found = {"task": due.tasks, "session": due.sessions, "agent": due.agents}
+        timers = [(kind, record_id) for kind, ids in found.items() for record_id in ids]
+        return [timer for timer in timers if timer not in passed]
+
+    async def _try_again(self) -> bool:
+        """One of those that were put off, after all others: it may take its time again."""
+        timer = next(iter(self._put_off), None)
+        if timer is None or self._clock.now() < self._put_off[timer]:
+            return False
+        del self._put_off[timer]
+        return await self._decide(timer)
+
+    async def _decide(self, timer: _Timer) -> bool:
+        """Whether that changed anything.
+
+        One record that keeps changing, or cannot be written, must not hold up all the others.
+        """
+        kind, record_id = timer
+        began = self._clock.now()
         try:
-            change = await decide(record_id)
+            change = await self._ways[kind](record_id)
         except VersionConflictError as error:
             logger.warning("A timer is put off: %s", error.detail, extra={"record": record_id})
-            return None
+            return False
+        except StorageError as error:
+            self._put_off[timer] = self._clock.now() + _PUT_OFF
+            if not await self._answers() or self._clock.now() - began > _SILENCE:
+                raise
+            logger.warning("A timer is put off: %s", error.detail, extra={"record": record_id})
+            return False
         crash_point("timer.decided")
-        return change
+        return change is not None and change != Change()
 
     def _on_change(self, change: Change) -> None:
         """Anything that has a due time may be the next to be due."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from opscore.exceptions import StorageError
 from opscore.models import (
     Accepted,
     Change,
@@ -16,13 +17,14 @@ from opscore.models import (
     RetryPolicy,
     SessionStatus,
     StateReport,
+    TaskFacts,
     TaskStatus,
 )
 from opscore.workflow.timekeeper import Timekeeper
 from tests import builders
 from tests.builders import at, definition, step
 from tests.contract.shelf import put, session_id
-from tests.fakes import FakeCourier, settle
+from tests.fakes import FakeCourier, ManualClock, settle
 from tests.moody import Moody
 from tests.service.conftest import Builder
 from tests.service.house import Switchboard
@@ -229,6 +231,85 @@ async def test_timers_go_on_after_losing_every_race(
     storage.conflicts = 0
     await house.pass_time(1)
     assert len(courier.calls) == 1
+
+
+class Refusing(Moody):
+    """Takes no change of these sessions' tasks, and says so after so many seconds."""
+
+    refused: frozenset[str] = frozenset()
+    after = 0.0
+    clock = ManualClock()
+
+    async def apply(self, change: Change) -> None:
+        if any(task.session_id in self.refused for task in change.tasks):
+            self.clock.advance(self.after)
+            raise StorageError("The row is locked.", retry_after=1)
+        await self.ask("apply", change)
+
+
+async def test_F67_a_record_that_cannot_be_written_holds_up_no_other(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, courier = await build.storage(Refusing), Switchboard()
+    house = await build(courier, storage=storage)
+    await house.register(concurrency=2)
+    stuck = await house.trigger(step("one", delay=seconds(1)))
+    other = await house.trigger(step("one", delay=seconds(2)))
+    storage.refused = frozenset({stuck.id})
+    await house.pass_time(2.2, step=0.1)
+    assert [call.claim.task.session_id for call in courier.calls] == [other.id]
+    await house.pass_time(20, step=0.5)
+    assert 3 <= caplog.text.count("put off: The row is locked") <= 5
+    storage.refused = frozenset()
+    await house.pass_time(6, step=0.5)
+    assert [call.claim.task.session_id for call in courier.calls] == [other.id, stuck.id]
+
+
+@pytest.mark.parametrize("lost", ["race", "write"])
+async def test_those_behind_a_batch_that_stays_as_it_is_are_reached(
+    build: Builder, lost: str
+) -> None:
+    class Unchanging(Refusing):
+        async def task_facts(self, task_id: str) -> TaskFacts | None:
+            facts: TaskFacts | None = await self.ask("task_facts", task_id)
+            taken = lost == "race" and facts and facts.session.id in self.refused
+            return None if taken else facts
+
+    storage = await build.storage(Unchanging)
+    house = await build(storage=storage, running=False)
+    for number in range(430):
+        late = definition(step("one", delay=seconds(5 + number / 1000)))
+        await house.engine.start_session(session_id(number), late, 1, "a1", {})
+    storage.refused = frozenset(map(session_id, range(410)))
+    house.clock.advance(6)
+    assert await house.timekeeper.process_due() == 20
+    assert (await house.storage.counts()).by_status == {"queued": 20, "delayed": 410}
+
+
+async def test_a_silence_lets_holders_of_leases_go_first(build: Builder) -> None:
+    storage = await build.storage(Refusing)
+    house = await build(storage=storage, running=False)
+    await house.register()
+    sessions = [await house.trigger(step("one", delay=seconds(one))) for one in (1, 2)]
+    storage.refused, storage.clock = frozenset({sessions[0].id}), house.clock
+    storage.after = 7
+    house.clock.advance(3)
+    with pytest.raises(StorageError):
+        await house.timekeeper.process_due()
+    assert (await house.task(sessions[1].id)).status is TaskStatus.DELAYED
+    assert await house.timekeeper.process_due() == 1
+
+
+async def test_what_stays_due_for_long_costs_little(build: Builder) -> None:
+    storage = await build.storage(Refusing)
+    house = await build(storage=storage)
+    await house.register()
+    session = await house.trigger(step("one", delay=seconds(1)))
+    storage.refused = frozenset({session.id})
+    await house.pass_time(2, step=0.1)
+    before = storage.asked["next_due"]
+    await house.pass_time(10, step=0.05)
+    assert storage.asked["next_due"] - before <= 45
 
 
 async def test_what_is_due_and_changes_nothing_is_no_tight_loop(build: Builder) -> None:

@@ -34,6 +34,9 @@ INSERT INTO tallies (name, value) SELECT 'sessions', count(*) FROM sessions;
 INSERT INTO tallies (name, value) SELECT 'events', count(*) FROM events;
 INSERT INTO tallies (name, value) SELECT 'tasks.' || status, count(*) FROM tasks GROUP BY status;
 
+-- An agent's tasks are looked up among very many.
+CREATE INDEX tasks_agent ON tasks (agent_id, created_at, id) WHERE agent_id IS NOT NULL;
+
 CREATE INDEX agents_free ON agents (last_used, id) WHERE in_flight < slots;
 DROP INDEX sessions_ended;
 CREATE INDEX sessions_ended ON sessions (ended_at, id) WHERE ended_at IS NOT NULL;

@@ -24,6 +24,7 @@ async def test_an_export_holds_everything_and_fits_another_storage(
     counts = await import_lines(elsewhere, lines)
     assert (counts["agent"], counts["session"], counts["task"]) == (1, 1, 1)
     moved = await elsewhere.session(session_id)
+    await elsewhere.close()
     assert moved == await service.core.storage.session(session_id)
     assert moved is not None
     assert moved.input == {"text": "one\u2028two"}

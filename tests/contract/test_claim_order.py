@@ -98,6 +98,7 @@ async def test_F19_the_flood_is_not_starved_by_ever_new_workflows(storage: Stora
     assert {task.id for task in flood} < set(got[:8])
 
 
+@pytest.mark.timeout(300)
 async def test_F19_turns_hold_after_thousands_of_workflows(storage: Storage) -> None:
     await put(storage, builders.agent(concurrency=9999))
     await queue(storage, range(1100), workflow_id="flood")

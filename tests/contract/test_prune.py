@@ -141,6 +141,7 @@ async def test_a_forgotten_session_is_gone_from_everywhere(open_with: Opener) ->
     assert await storage.next_due() is None
 
 
+@pytest.mark.timeout(300)
 async def test_lists_go_on_after_much_was_forgotten(open_with: Opener) -> None:
     retention = Retention(ended_sessions=2)
     storage = await open_with(retention)

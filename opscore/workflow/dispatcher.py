@@ -33,6 +33,8 @@ from opscore.workflow.upstream import Upstream, blames
 logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=15)
+# So many are prolonged at once: a part of the time that one write may take, on a slow day too.
+_LEASES = 500
 _STORAGE_PAUSE = timedelta(seconds=1)
 # Work that another replica made is found by looking; a wake comes from this process only.
 _LOOK_AGAIN = timedelta(seconds=5)
@@ -122,20 +124,25 @@ class Dispatcher:
         while True:
             await self._posting.wait()
             await self._pause(pause)
-            posts = dict(self._posts)
-            try:
-                lease_until = self._clock.now() + LEASE
-                crash_point("lease.before-renewal")
-                held = await self._storage.renew(self._owner, tuple(posts), lease_until)
-            except StorageError as error:
-                logger.warning("Leases could not be prolonged: %s", error.detail)
-                pause = _STORAGE_PAUSE
-                continue
-            pause = LEASE / 3
-            crash_point("lease.renewed")
-            for task_id, post in posts.items():
-                if task_id not in held:
-                    post.cut_off()
+            posts = list(self._posts.items())
+            parts = [posts[at : at + _LEASES] for at in range(0, len(posts), _LEASES)]
+            kept = [await self._keep(dict(part)) for part in parts]
+            pause = LEASE / 3 if all(kept) else _STORAGE_PAUSE
+
+    async def _keep(self, posts: dict[str, Post]) -> bool:
+        """Whether the storage has said which of them are still ours."""
+        try:
+            crash_point("lease.before-renewal")
+            lease_until = self._clock.now() + LEASE
+            held = await self._storage.renew(self._owner, tuple(posts), lease_until)
+        except StorageError as error:
+            logger.warning("Leases could not be prolonged: %s", error.detail)
+            return False
+        crash_point("lease.renewed")
+        for task_id, post in posts.items():
+            if task_id not in held:
+                post.cut_off()
+        return True
 
     async def stop(self, grace: float) -> None:
         """No more claims; what is under way gets `grace` seconds, the rest goes back."""

@@ -92,10 +92,15 @@ class Presence:
             held[task.owner or ""].append(task.id)
         owners = held.keys() if self._storage.exclusive else {one.id for one in dead}
         for owner in owners - {self._replica.id}:
-            await self._storage.renew(owner, held.get(owner, ()), self._clock.now())
-            crash_point("replica.leases-ended")
+            await self._end_leases(owner, held.get(owner, []))
         for one in dead:
             await self._storage.leave(one.id)
+
+    async def _end_leases(self, owner: str, task_ids: list[str]) -> None:
+        for at in range(0, len(task_ids), _AT_ONCE):
+            part = task_ids[at : at + _AT_ONCE]
+            await self._storage.renew(owner, part, self._clock.now())
+            crash_point("replica.leases-ended")
 
     def _is_dead(self, other: Replica) -> bool:
         if other.id == self._replica.id:

@@ -13,7 +13,7 @@ from opscore.storage.sql import SqlStorage
 from opscore.storage.sql.program import Execute, Fetch, Program
 from tests import builders
 from tests.builders import at
-from tests.contract.shelf import bump, put
+from tests.contract.shelf import LEASE, bump, claim, put, queue, stored
 
 NUMBER = 40
 LOCKED = "a17"
@@ -30,11 +30,11 @@ async def bump_all(storage: Storage, agents: Sequence[Agent]) -> dict[str, BaseE
 
 
 @asynccontextmanager
-async def locked(storage: Storage, agent_id: str) -> AsyncIterator[None]:
+async def locked(storage: Storage, table: str, record_id: str) -> AsyncIterator[None]:
     """Somebody holds the row for as long as this lasts."""
 
     def program() -> Program[None]:
-        yield Fetch("SELECT 1 FROM agents WHERE id = ? FOR UPDATE", (agent_id,))
+        yield Fetch(f"SELECT 1 FROM {table} WHERE id = ? FOR UPDATE", (record_id,))
 
     assert isinstance(storage, SqlStorage)
     async with storage._driver.transaction(writing=True) as run:
@@ -63,7 +63,7 @@ async def test_F67_changes_that_share_a_batch_with_a_locked_row_are_stored(
     storage: Storage, agents: list[Agent]
 ) -> None:
     await put(storage, *agents)
-    async with locked(storage, LOCKED):
+    async with locked(storage, "agents", LOCKED):
         errors = await bump_all(storage, agents)
         assert list(errors) == [LOCKED]
         assert isinstance(errors[LOCKED], StorageError)
@@ -82,3 +82,19 @@ async def test_changes_that_share_a_batch_with_one_that_is_refused_are_stored(
     assert list(errors) == [LOCKED]
     assert isinstance(errors[LOCKED], StorageError)
     assert await bump_all(storage, [bump(one) for one in agents if one.id != LOCKED]) == {}
+
+
+@pytest.mark.storages("postgres")
+async def test_F67_a_locked_row_ends_no_lease(storage: Storage) -> None:
+    await put(storage, builders.agent(concurrency=4))
+    *others, task, taken = await queue(storage, range(4))
+    await claim(storage)
+    await put(storage, bump(await stored(storage, taken), owner="d2"))
+    ids = [one.id for one in (*others, task, taken)]
+    later = at(2 * LEASE)
+    async with locked(storage, "tasks", task.id), asyncio.timeout(2):
+        assert await storage.renew("d1", ids, later) == frozenset(ids) - {taken.id}
+    assert [(await stored(storage, one)).lease_until for one in others] == [later, later]
+    assert (await stored(storage, task)).lease_until == at(LEASE)
+    await storage.renew("d1", ids, later)
+    assert (await stored(storage, task)).lease_until == later

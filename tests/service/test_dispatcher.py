@@ -1,11 +1,14 @@
 """The dispatcher: how many messages go out, which way, and what becomes of them."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
+from opscore.exceptions import StorageError
 from opscore.models import (
     Accepted,
     Agent,
@@ -329,6 +332,39 @@ async def test_F16_leases_are_prolonged_again_when_the_storage_is_back(
     await house.pass_time(60)
     assert len(courier.calls) == 1
     assert (await house.task()).attempt == 1
+
+
+class Unwilling(Moody):
+    """Prolongs no lease together with that of one task."""
+
+    refused = ""
+
+    async def renew(self, owner: str, task_ids: Sequence[str], until: datetime) -> Any:
+        if self.refused in task_ids:
+            raise StorageError("That took too long.", retry_after=1)
+        return await self.ask("renew", owner, task_ids, until)
+
+
+async def test_F16_many_leases_are_prolonged_a_part_at_a_time(
+    build: Builder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("opscore.workflow.dispatcher._LEASES", 2)
+    storage, courier = await build.storage(Unwilling), Switchboard()
+    house = await build(courier, DIRECT, storage=storage)
+    await house.register(concurrency=5)
+    for _ in range(5):
+        await house.trigger()
+    first, *_ = [call.claim.task.id for call in courier.calls]
+    storage.refused = first
+    before = storage.asked["renew"]
+    await house.pass_time(5)
+    assert storage.asked["renew"] - before == 2
+    assert caplog.text.count("Leases could not be prolonged") == 1
+    await house.pass_time(9)
+    leases = {task.id: task.lease_until or at(0) for task in await house.tasks()}
+    prolonged = [task_id for task_id, until in leases.items() if until > at(15)]
+    assert len(prolonged) == 3
+    assert first not in prolonged
 
 
 async def test_F3_a_dead_dispatchers_task_is_dispatched_again(build: Builder) -> None:

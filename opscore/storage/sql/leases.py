@@ -9,16 +9,13 @@ from opscore.models import IdempotencyRecord, StateReport
 from opscore.storage.damage import readable
 from opscore.storage.sql.batch import REGISTERING
 from opscore.storage.sql.codec import dump, load_task, micros, moment
-from opscore.storage.sql.program import Dialect, Execute, Fetch, Program
+from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import TASK_COLUMNS, task_row, upsert
 
 _EARLY_REPORTS = 1000
 
-_HELD = """
-SELECT id, doc, turn, arrival FROM tasks
-WHERE id {among} AND owner = ? AND (status = 'dispatched' OR status = 'running')
-ORDER BY id {lock}
-"""
+_HELD = "id {among} AND owner = ? AND (status = 'dispatched' OR status = 'running')"
+_FREE = f"SELECT id, doc, turn, arrival FROM tasks WHERE {_HELD} ORDER BY id {{skip_locked}}"
 
 _FORGET_EARLY = """
 DELETE FROM early_reports WHERE agent_id NOT IN (
@@ -35,18 +32,25 @@ def ping() -> Program[None]:
 def renew(
     dialect: Dialect, owner: str, task_ids: Sequence[str], lease_until: datetime
 ) -> Program[frozenset[str]]:
-    rows = yield Fetch(dialect.sql(_HELD), (dump(sorted(task_ids)), owner))
-    held = list(readable("tasks", rows, lambda row: load_task(row[1])))
+    """Whoever holds a row for long must not end the leases of all the others."""
+    rows = yield Fetch(dialect.sql(_FREE), (dump(sorted(task_ids)), owner))
+    free = list(readable("tasks", rows, lambda row: load_task(row[1])))
     prolonged = [
         task_row(replace(task, lease_until=lease_until, rev=task.rev + 1), row[2], row[3])
-        for row, task in held
+        for row, task in free
         if task.lease_until is not None
     ]
     if prolonged:
         crash_point("lease.found")
         yield Execute(upsert("tasks", TASK_COLUMNS), prolonged)
         crash_point("lease.prolonged")
-    return frozenset(task.id for _, task in held)
+    busy = set(task_ids).difference(row[0] for row in rows)
+    still_held: Sequence[Row] = ()
+    if busy:
+        # Prolonged next time, unless that is what they are being taken away for.
+        sql = dialect.sql(f"SELECT id FROM tasks WHERE {_HELD}")
+        still_held = yield Fetch(sql, (dump(sorted(busy)), owner))
+    return frozenset(task.id for _, task in free).union(row[0] for row in still_held)
 
 
 def keep_early_report(

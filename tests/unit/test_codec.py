@@ -1,5 +1,6 @@
 """Records come back from their JSON as they went in, and are not made twice for nothing."""
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from opscore.models import Delivery, Hold, HoldReason, TaskStatus
 from opscore.storage.sql import codec
-from opscore.storage.sql.recent import Recent
+from opscore.storage.sql.recent import Latest, Recent
 from tests import builders
 from tests.builders import at, definition, step
 
@@ -75,8 +76,64 @@ def test_only_the_latest_small_texts_are_kept() -> None:
         made.append(text)
         return text
 
-    recent = Recent(load, len, bound=2)
+    recent = Recent(load, len, most=2)
     large = "x" * 10_000
     for text in ("a", "a", large, large, "b", "c", "a", "c"):
         assert recent.get(text) == text
     assert made == ["a", large, large, "b", "c", "a"]
+
+
+def test_the_latest_are_kept_as_far_as_there_is_room() -> None:
+    latest: Latest[str, int] = Latest(room=10)
+    for number, (key, size) in enumerate([("a", 4), ("b", 6), ("a", 3), ("c", 2), ("d", 11)]):
+        latest.put(key, number, size)
+    assert [latest.get(key) for key in "abcd"] == [2, None, 3, None]
+    latest.clear()
+    latest.put("e", 5, 10)
+    assert [latest.get(key) for key in "ae"] == [None, 5]
+
+
+_LARGE = 100_000
+_MANY = 400
+
+
+def _large(number: int) -> Any:
+    return definition(step(parameters={"text": f"{number:010}" * (_LARGE // 10)}))
+
+
+def _read_small_sessions() -> None:
+    text = codec.dump(_large(0)).encode()
+    for number in range(_MANY):
+        session = replace(SESSION, id=f"session-{number}")
+        # Each comes from the database in a text of its own.
+        codec.load_session(codec.dump_session(session), text.decode())
+
+
+def _read_definitions() -> None:
+    for number in range(_MANY):
+        codec.load_definition(codec.dump(_large(number)))
+
+
+def _write_definitions() -> codec.DefinitionTexts:
+    texts = codec.DefinitionTexts()
+    for number in range(_MANY):
+        texts.of(_large(number))
+    return texts
+
+
+@pytest.mark.parametrize(
+    "use",
+    [_read_small_sessions, _read_definitions, _write_definitions],
+    ids=lambda one: one.__name__,
+)
+def test_what_is_kept_of_large_definitions_is_bounded(use: Callable[[], Any]) -> None:
+    codec.forget_recent()
+    tracemalloc.start()
+    try:
+        held = use()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    del held
+    codec.forget_recent()
+    assert taken < _MANY * _LARGE * 0.6

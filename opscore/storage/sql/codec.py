@@ -1,9 +1,9 @@
 """Records as JSON and back."""
 
 import hashlib
+import sys
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import orjson
@@ -19,7 +19,7 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.storage.sql.program import Row
-from opscore.storage.sql.recent import Recent
+from opscore.storage.sql.recent import Latest, Recent
 
 R = TypeVar("R")
 
@@ -69,7 +69,7 @@ _tasks: Recent[str, Task] = Recent(_task.validate_json, len)
 
 def forget_recent() -> None:
     """Have everything decoded anew."""
-    for recent in (_agents, _tasks, _sessions):
+    for recent in (_agents, _tasks, _definitions, _sessions):
         recent.forget()
 
 
@@ -100,9 +100,8 @@ def load_report(doc: str) -> StateReport:
 class DefinitionTexts:
     """Definitions as text, made once for each; they are large and shared by many sessions."""
 
-    def __init__(self, bound: int = 1024) -> None:
-        self._bound = bound
-        self._known: dict[int, tuple[WorkflowDefinition, str, str]] = {}
+    def __init__(self) -> None:
+        self._known: Latest[int, tuple[WorkflowDefinition, str, str]] = Latest()
 
     def of(self, definition: WorkflowDefinition) -> tuple[str, str]:
         """The definition's hash and its text."""
@@ -111,15 +110,18 @@ class DefinitionTexts:
         if known is None:
             text = dump(definition)
             known = definition, hashlib.sha256(text.encode()).hexdigest(), text
-            if len(self._known) >= self._bound:
-                del self._known[next(iter(self._known))]
-            self._known[id(definition)] = known
+            self._known.put(id(definition), known, len(text))
         return known[1], known[2]
 
 
-@lru_cache(maxsize=1024)
+# One that is large serves many sessions.
+_definitions: Recent[str, WorkflowDefinition] = Recent(
+    _definition.validate_json, len, largest=sys.maxsize
+)
+
+
 def load_definition(doc: str) -> WorkflowDefinition:
-    return _definition.validate_json(doc)
+    return _definitions.get(doc)
 
 
 def dump_session(session: WorkflowSession) -> str:
@@ -143,7 +145,9 @@ def _decode_session(texts: tuple[str, str]) -> WorkflowSession:
 
 
 _sessions: Recent[tuple[str, str], WorkflowSession] = Recent(
-    _decode_session, lambda texts: len(texts[0])
+    # Both are kept, and each session that is read has its definition in a text of its own.
+    _decode_session,
+    lambda texts: len(texts[0]) + len(texts[1]),
 )
 
 

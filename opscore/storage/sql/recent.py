@@ -1,4 +1,4 @@
-"""Values that were read or written a moment ago, by their text: most are asked for again soon."""
+"""Values that were read or written a moment ago: most are asked for again soon."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -7,6 +7,46 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
+_MOST = 4096
+_ROOM = 8 * 1024 * 1024
+# Larger ones are rare, and each would take the place of many others.
+_LARGE = 8 * 1024
+
+
+class Latest(Generic[K, T]):
+    """The latest values: no more than a number of them, nor than there is room for."""
+
+    def __init__(self, most: int = _MOST, room: int = _ROOM) -> None:
+        self._most = most
+        self._room = room
+        self._taken = 0
+        self._known: dict[K, tuple[T, int]] = {}
+        # Lists are read in threads.
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> T | None:
+        known = self._known.get(key)
+        return known[0] if known else None
+
+    def put(self, key: K, value: T, size: int) -> None:
+        if size > self._room:
+            return
+        with self._lock:
+            self._drop(key)
+            self._known[key] = value, size
+            self._taken += size
+            while len(self._known) > self._most or self._taken > self._room:
+                self._drop(next(iter(self._known)))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._known.clear()
+            self._taken = 0
+
+    def _drop(self, key: K) -> None:
+        _, size = self._known.pop(key, (None, 0))
+        self._taken -= size
+
 
 class Recent(Generic[K, T]):
     """Gives what `load` makes of a text, without making it anew for the latest ones.
@@ -14,16 +54,20 @@ class Recent(Generic[K, T]):
     A text stands for one value only, so nothing here can be out of date.
     """
 
-    def __init__(self, load: Callable[[K], T], size: Callable[[K], int], bound: int = 4096) -> None:
+    def __init__(
+        self,
+        load: Callable[[K], T],
+        size: Callable[[K], int],
+        largest: int = _LARGE,
+        most: int = _MOST,
+    ) -> None:
         self._load = load
         self._size = size
-        self._bound = bound
-        self._known: dict[K, T] = {}
-        # Lists are read in threads.
-        self._lock = threading.Lock()
+        self._latest: Latest[K, T] = Latest(most)
+        self._largest = largest
 
     def get(self, text: K) -> T:
-        value = self._known.get(text)
+        value = self._latest.get(text)
         if value is None:
             value = self._load(text)
             self.note(text, value)
@@ -31,17 +75,9 @@ class Recent(Generic[K, T]):
 
     def note(self, text: K, value: T) -> None:
         """This is what `load` would give."""
-        if self._size(text) > _LARGE:
-            return
-        with self._lock:
-            self._known[text] = value
-            if len(self._known) > self._bound:
-                del self._known[next(iter(self._known))]
+        size = self._size(text)
+        if size <= self._largest:
+            self._latest.put(text, value, size)
 
     def forget(self) -> None:
-        with self._lock:
-            self._known.clear()
-
-
-# Large ones are rare, and a few thousand of them would fill the memory.
-_LARGE = 8 * 1024
+        self._latest.clear()

@@ -24,6 +24,8 @@ _PATIENCE_AT_START = 30.0
 _PAUSE_AT_START = 0.5
 _ODD = timedelta(seconds=1)
 _STEP = timedelta(minutes=1)
+# With each beat. Leases are prolonged in time though the clock goes that much faster.
+_STRIDE = timedelta(seconds=2)
 _AT_ONCE = 500
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
@@ -154,10 +156,11 @@ async def leased_tasks(storage: Storage) -> list[Task]:
 
 
 async def share_time(storage: Storage, clock: Clock, *, at_once: bool = False) -> timedelta:
-    """Set the clock by the storage's, which all its replicas go by; return what still differs.
+    """Set the clock by the storage's, which all its replicas go by; return what is not followed.
 
-    While it runs, deadlines stand if somebody sets the storage's clock: such a step is followed
-    only together with a replica that has started since and goes by the new time.
+    While it runs, a small step of the storage's clock is followed little by little, and with a
+    large one deadlines stand. Where other replicas are, a replica goes at once: a large step is
+    followed only together with one that has started since and goes by the new time.
     """
     asked = clock.now()
     told = await storage.time()
@@ -165,21 +168,31 @@ async def share_time(storage: Storage, clock: Clock, *, at_once: bool = False) -
         return timedelta()
     # What was told was true somewhere between the question and the answer.
     half_way = (clock.now() - asked) / 2
-    ahead = told - (asked + half_way)
+    here = asked + half_way
+    ahead = told - here
     if abs(ahead) <= half_way:
         return timedelta()
-    if not at_once and abs(ahead) > _STEP and not await _somebody_beats_at(storage, told):
-        return ahead
     if abs(ahead) > _ODD:
-        seconds = ahead.total_seconds()
+        if not at_once and not await _somebody_goes_by(storage, told, here):
+            if abs(ahead) > _STEP:
+                return ahead
+            ahead = max(-_STRIDE, min(ahead, _STRIDE))
+        seconds = (told - here).total_seconds()
         logger.warning("The storage's clock is %.1f s ahead of this one; it counts.", seconds)
     clock.agree(ahead, at_once=at_once)
     return timedelta()
 
 
-async def _somebody_beats_at(storage: Storage, moment: datetime) -> bool:
-    """This replica's own beat is as far away as its clock."""
-    return any(abs(moment - one.beat_at) < 3 * BEAT for one in await storage.replicas())
+async def _somebody_goes_by(storage: Storage, told: datetime, here: datetime) -> bool:
+    """Whether a replica lives whose beat is nearer to that time than to the time here.
+
+    This replica's own beat is not, and neither is that of another one that goes by its time.
+    Times that are closer to each other than beats cannot be told apart.
+    """
+    if abs(told - here) < BEAT:
+        return False
+    beats = [one.beat_at for one in await storage.replicas()]
+    return any(abs(told - beat) < min(3 * BEAT, abs(here - beat)) for beat in beats)
 
 
 async def on_duty(storage: Storage, clock: Clock, name: str, owner: str) -> bool:

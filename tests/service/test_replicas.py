@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -265,12 +266,34 @@ async def test_F20_all_have_one_time_again_once_a_replica_starts_after_the_step(
     assert cluster.ahead() == [step, step, step]
 
 
-async def test_small_steps_are_followed() -> None:
+@pytest.mark.parametrize("step", [16, 40, 59, -40])
+async def test_F20_a_small_step_is_followed_before_any_lease_runs_out(step: float) -> None:
     cluster = Cluster()
-    await cluster.start()
-    cluster.set_by = timedelta(seconds=59)
+    for _ in range(2):
+        await cluster.start()
+    cluster.set_by = timedelta(seconds=step)
+    places = [cluster.ahead()]
+    while places[-1] != [step, step]:
+        assert len(places) < 60
+        await cluster.beat()
+        places.append(cluster.ahead())
+    strides = [here - there for two in pairwise(places) for there, here in zip(*two, strict=True)]
+    # A lease is prolonged every third of its time; twice that must not be over before.
+    assert max(map(abs, strides)) <= (LEASE / 6).total_seconds()
+    assert max(abs(one - another) for one, another in places) <= BEAT.total_seconds()
+
+
+@pytest.mark.parametrize("seconds", [20, 40])
+async def test_a_machine_that_stood_still_for_less_goes_with_the_others_at_once(
+    seconds: float,
+) -> None:
+    cluster = Cluster()
+    for _ in range(2):
+        await cluster.start()
+    for machine in (cluster.database, cluster.machines[0]):
+        machine.advance(seconds)
     await cluster.beat()
-    assert cluster.ahead() == [59]
+    assert cluster.ahead() == [0, 0]
 
 
 @pytest.mark.parametrize(("others", "left_behind"), [(0, HOUR), (1, 0)])

@@ -29,9 +29,13 @@ def encode(text: str) -> str:
 def decode(cursor: str) -> str:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        return base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise _bad_cursor() from error
+    # No name has it, and PostgreSQL takes no text that does.
+    if "\0" in text:
+        raise _bad_cursor()
+    return text
 
 
 def time_cursor(created_at: datetime, record_id: str) -> str:

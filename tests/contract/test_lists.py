@@ -72,12 +72,13 @@ async def found_tasks(storage: Storage, **where: Any) -> list[str]:
 
 # --- cursors ----------------------------------------------------------------------------------
 
+WITH_NUL = "MjAyNi0wMS0wMVQxMjowMDowMCswMDowMCAA"
 NOT_CURSORS = {
-    "sessions": ["", "*", "ä", "bm90IGEgY3Vyc29y", "MjAyNi0wMS0wMVQxMjowMDowMCAx"],
-    "tasks": ["", "*", "ä", "bm90IGEgY3Vyc29y", "MjAyNi0wMS0wMVQxMjowMDowMCAx"],
-    "tasks of a session": ["*", "ä", "bm90IGEgY3Vyc29y"],
-    "agents": ["*", "ä", "gICA"],
-    "workflows": ["*", "ä", "gICA"],
+    "sessions": ["", "*", "ä", "bm90IGEgY3Vyc29y", "MjAyNi0wMS0wMVQxMjowMDowMCAx", WITH_NUL],
+    "tasks": ["", "*", "ä", "bm90IGEgY3Vyc29y", "MjAyNi0wMS0wMVQxMjowMDowMCAx", WITH_NUL],
+    "tasks of a session": ["*", "ä", "bm90IGEgY3Vyc29y", WITH_NUL, "AA"],
+    "agents": ["*", "ä", "gICA", "AA"],
+    "workflows": ["*", "ä", "gICA", "AA"],
     "history": ["*", "ä", "bm90IGEgY3Vyc29y", "LTE", "OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5"],
 }
 
@@ -102,6 +103,8 @@ def test_the_refused_cursors_are_what_they_seem() -> None:
     assert base64.b64decode("bm90IGEgY3Vyc29y") == b"not a cursor"
     assert base64.b64decode("MjAyNi0wMS0wMVQxMjowMDowMCAx") == b"2026-01-01T12:00:00 1"
     assert base64.b64decode("LTE=") == b"-1"
+    assert base64.b64decode("AA==") == b"\0"
+    assert base64.b64decode(WITH_NUL) == b"2026-01-01T12:00:00+00:00 \0"
 
 
 @pytest.mark.parametrize(("limit", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (9, [5])])

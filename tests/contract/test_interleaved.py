@@ -102,39 +102,43 @@ async def test_F47_a_report_waits_for_the_registration_that_is_being_written(
 # --- claims -------------------------------------------------------------------------------------
 
 
-def taking(storage: Storage, task: Task, agent: Agent) -> Program[list[Claim]]:
+def taking(storage: Storage, task: Task, agent: Agent, wait: bool = True) -> Program[list[Claim]]:
     """What a claimer does that has planned to give this task to this agent."""
     pairs = [(task.id, agent.id)]
     dialect = driver(storage).dialect
-    return claiming.take(dialect, Arrivals(), pairs, "me", at(0), at(LEASE))
+    return claiming.take(dialect, Arrivals(), pairs, "me", at(0), at(LEASE), wait)
 
 
 async def claims_behind(
-    replicas: Sequence[Storage], earlier: Program[Any], task: Task, agent: Agent
+    replicas: Sequence[Storage], earlier: Program[Any], task: Task, agent: Agent, wait: bool
 ) -> list[Claim]:
     """The claims of one that planned before the earlier one was written."""
     first, second = replicas
     async with driver(first).transaction(writing=True) as run:
         await run(earlier)
-        late = asyncio.ensure_future(driver(second).write(lambda: taking(second, task, agent)))
+        late = asyncio.ensure_future(
+            driver(second).write(lambda: taking(second, task, agent, wait))
+        )
         await until_waiting(second, 1, late)
     return await late
 
 
-async def test_F11_the_last_slot_of_an_agent_is_taken_once(replicas: Replicas) -> None:
+@pytest.mark.parametrize("wait", [True, False])
+async def test_F11_the_last_slot_of_an_agent_is_taken_once(replicas: Replicas, wait: bool) -> None:
     stores = await replicas(2)
     agent = builders.agent(concurrency=1)
     await put(stores[0], agent)
     tasks = await queue(stores[0], range(2))
     earlier = taking(stores[0], tasks[0], agent)
-    assert await claims_behind(stores, earlier, tasks[1], agent) == []
+    assert await claims_behind(stores, earlier, tasks[1], agent, wait) == []
     candidate = await stores[0].agent(agent.id)
     assert candidate is not None
     assert candidate.in_flight == 1
 
 
+@pytest.mark.parametrize("wait", [True, False])
 async def test_an_agent_that_has_just_unlearnt_a_capability_gets_no_task_for_it(
-    replicas: Replicas,
+    replicas: Replicas, wait: bool
 ) -> None:
     stores = await replicas(2)
     agent = builders.agent(capabilities=("research",))
@@ -146,7 +150,7 @@ async def test_an_agent_that_has_just_unlearnt_a_capability_gets_no_task_for_it(
         Arrivals(),
         [Change(agents=(bump(agent, capabilities=()),))],
     )
-    assert await claims_behind(stores, earlier, task, agent) == []
+    assert await claims_behind(stores, earlier, task, agent, wait) == []
 
 
 # --- definitions --------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import time
 from collections import Counter
 
 from opscore.crash_points import crash_point
-from opscore.exceptions import StorageError, VersionConflictError
+from opscore.exceptions import OpsCoreError, StorageError, VersionConflictError
 from opscore.models import Change, Event, EventType, Retention
+from opscore.storage.damage import UNREADABLE, await_or_none
 from opscore.workflow.decisions import lose_silent_agent
 from opscore.workflow.engine import Engine
 from opscore.workflow.replicas import on_duty
@@ -46,7 +47,7 @@ class Housekeeper:
             await self._tick()
             ticks += 1
             if ticks % _TICKS_BETWEEN_ROUNDS == 0:
-                await self._round_unless_storage_is_away()
+                await self.round()
 
     async def _tick(self) -> None:
         before = time.monotonic()
@@ -55,12 +56,6 @@ class Housekeeper:
         self.worst_lag = max(self.worst_lag, self.lag)
         if self.lag > _LAG_WARNING:
             logger.warning("The event loop was blocked for %.1f seconds.", self.lag)
-
-    async def _round_unless_storage_is_away(self) -> None:
-        try:
-            await self.round()
-        except (StorageError, VersionConflictError) as error:
-            logger.warning("Housekeeping is put off: %s", error.detail)
 
     def _watch_the_clock(self) -> None:
         """Deadlines do not follow the wall clock, but whoever sets it should know."""
@@ -74,10 +69,15 @@ class Housekeeper:
             )
 
     async def round(self) -> None:
+        """What fails is told and tried again in the next round; the rest goes on."""
         self._watch_the_clock()
-        await self._engine.fail_stranded()
-        await self._lose_silent()
-        await self._forget()
+        for work in (self._engine.fail_stranded, self._lose_silent, self._forget):
+            try:
+                await work()
+            except (StorageError, VersionConflictError) as error:
+                _put_off(error)
+            except UNREADABLE as error:
+                logger.error("Housekeeping met what it cannot read.", exc_info=error)
 
     async def _lose_silent(self) -> None:
         threshold = self._engine.policy.silence_threshold
@@ -86,7 +86,17 @@ class Housekeeper:
         before = self._engine.clock.now() - threshold
         for agent in await self._engine.storage.silent_agents(before, _BATCH):
             crash_point("silence.found")
-            await self._engine.change_agent(agent.id, lose_silent_agent)
+            await self._lose(agent.id)
+
+    async def _lose(self, agent_id: str) -> None:
+        """One that cannot be read or written must not hold up all the others."""
+        try:
+            change = self._engine.change_agent(agent_id, lose_silent_agent)
+            await await_or_none("agents", agent_id, change)
+        except (StorageError, VersionConflictError) as error:
+            # Raises where that is not for this one alone.
+            await self._engine.storage.ping()
+            _put_off(error)
 
     async def _forget(self) -> None:
         """Batch after batch while on duty, with a turn for everybody else in between."""
@@ -106,3 +116,7 @@ class Housekeeper:
             event = Event(EventType.STORAGE_PRUNED, now, data=dict(total))
             await self._engine.apply(Change(events=(event,)))
             crash_point("prune.recorded")
+
+
+def _put_off(error: OpsCoreError) -> None:
+    logger.warning("Housekeeping is put off: %s", error.detail)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from opscore.exceptions import StorageError
 from opscore.models import (
     Answered,
     Change,
@@ -19,7 +20,9 @@ from opscore.models import (
     TaskStatus,
 )
 from opscore.workflow.decisions import deregister_agent
+from tests import builders
 from tests.builders import at, step
+from tests.contract.shelf import put
 from tests.fakes import settle
 from tests.moody import Moody
 from tests.service.conftest import Builder
@@ -176,6 +179,43 @@ async def test_agents_that_heartbeat_may_be_lost_by_their_silence(
     assert (await house.lifecycle.get_agent("lively")).agent.standing is Standing.REGISTERED
     await house.lifecycle.set_state(StateReport("quiet", "idle"))
     assert (await house.lifecycle.get_agent("quiet")).agent.standing is Standing.REGISTERED
+
+
+class Damaged(Moody):
+    """One agent cannot be read, or its row is locked."""
+
+    raising: Exception = ValueError("cut in t")
+
+    async def agent(self, agent_id: str) -> Any:
+        if agent_id == "a1":
+            raise self.raising
+        return await self.ask("agent", agent_id)
+
+    async def stranded(self, limit: int) -> Any:
+        raise self.raising
+
+
+@pytest.mark.parametrize(
+    "raising", [ValueError("cut in t"), StorageError("The row is locked.", retry_after=1)]
+)
+async def test_what_cannot_be_read_or_written_does_not_end_a_round(
+    build: Builder, raising: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = await build.storage(Damaged)
+    storage.raising = raising
+    policy, retention = Policy(silence_threshold=timedelta(seconds=60)), Retention(ended_sessions=0)
+    courier = Switchboard(always=Answered(1))
+    house = await build(courier, policy, storage=storage, retention=retention)
+    await house.register("a2")
+    await house.trigger(agent_id="a2")
+    await put(storage.behind, builders.agent("a1"))
+    await house.pass_time(70, step=10)
+    running = house.spawn(house.housekeeper.run())
+    await house.eventually(lambda: bool(house.housekeeper.forgotten))
+    assert not running.done()
+    standings = [(await storage.behind.agent(one)) for one in ("a1", "a2")]
+    assert [one.agent.standing for one in standings if one] == [Standing.REGISTERED, Standing.LOST]
+    assert "Housekeeping" in caplog.text
 
 
 # --- the clock --------------------------------------------------------------------------------

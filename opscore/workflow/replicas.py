@@ -102,7 +102,7 @@ class Presence:
         for at in range(0, len(task_ids), _AT_ONCE):
             part = task_ids[at : at + _AT_ONCE]
             await self._storage.renew(owner, part, self._clock.now())
-            crash_point("replica.leases-ended")
+        crash_point("replica.leases-ended")
 
     def _is_dead(self, other: Replica) -> bool:
         if other.id == self._replica.id:

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 
+from opscore.exceptions import StorageError
 from opscore.models import (
     Agent,
     AgentFacts,
@@ -46,7 +47,7 @@ from opscore.storage.sql import (
 )
 from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import DefinitionTexts
-from opscore.storage.sql.driver import Driver
+from opscore.storage.sql.driver import CommitUnknownError, Driver
 from opscore.storage.sql.surplus import Surplus
 from opscore.storage.sql.together import Together
 from opscore.storage.sql.writer import Writer
@@ -125,20 +126,30 @@ class SqlStorage(Storage):
         only_direct: bool = False,
     ) -> Sequence[Claim]:
         dialect = self._driver.dialect
-        for number in range(_CLAIM_TRIES):
+        for _ in range(_CLAIM_TRIES):
             pairs = await self._driver.read(claiming.look(dialect, limit, only_direct))
             if not pairs:
                 break
-            # An agent that somebody holds for long must not keep the tasks of others waiting.
-            wait = number > 0
-            claims = await self._driver.write(
-                partial(
-                    claiming.take, dialect, self._arrivals, pairs, owner, now, lease_until, wait
-                )
-            )
-            if claims:
+            if claims := await self._take(pairs, owner, now, lease_until):
                 return claims
         return []
+
+    async def _take(
+        self, pairs: list[claiming.Pair], owner: str, now: datetime, lease_until: datetime
+    ) -> Sequence[Claim]:
+        """Agents that others hold are waited for, or less urgent tasks would overtake.
+
+        One that somebody holds for long must not keep the tasks of all others waiting.
+        """
+        take = partial(
+            claiming.take, self._driver.dialect, self._arrivals, pairs, owner, now, lease_until
+        )
+        try:
+            return await self._driver.write(partial(take, wait=True))
+        except CommitUnknownError:
+            raise
+        except StorageError:
+            return await self._driver.write(partial(take, wait=False))
 
     async def renew(
         self, owner: str, task_ids: Sequence[str], lease_until: datetime

@@ -19,6 +19,7 @@ from opscore.workflow.decisions.steps import (
     following_step,
     go_on_after,
     start_step,
+    with_result,
 )
 
 _INTERRUPTED = {
@@ -110,10 +111,7 @@ def _go_on(draft: Draft, facts: SessionFacts, last: Task) -> None:
         fail_session(draft, last, session, _INTERRUPTED)
         return
     _note_idle(draft, session, "What follows its last task was begun.")
-    results = {**session.results, last.step_id: last.result}
-    if last.stands_for is not None:
-        results[last.stands_for] = last.result
-    go_on_after(draft, last, draft.session(session, results=results))
+    go_on_after(draft, last, draft.session(session, **with_result(session, last, last.result)))
 
 
 def _note_idle(draft: Draft, session: WorkflowSession, message: str) -> None:

@@ -174,7 +174,8 @@ def complete_task(
 def with_result(session: WorkflowSession, task: Task, result: Any) -> dict[str, Any]:
     """The session's results with that of the task, which may have stood in for another one."""
     steps = [step for step in (task.step_id, task.stands_for) if step is not None]
-    size = len(steps) * len(json.dumps(result, ensure_ascii=False))
+    added = sum(step not in session.results for step in steps)
+    size = added * len(json.dumps(result, ensure_ascii=False))
     return {
         "results": {**session.results, **dict.fromkeys(steps, result)},
         "results_size": session.results_size + size,

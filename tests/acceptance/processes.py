@@ -22,9 +22,9 @@ import httpx
 from tests.storages import empty_url
 
 OPSCORE = (sys.executable, "-m", "opscore")
-READY_WITHIN = 20.0
+READY_WITHIN = 60.0
 GONE_WITHIN = 35.0
-PATIENCE = 20.0
+PATIENCE = 60.0
 OURS = ("OPSCORE_", "AGENTKIT_", "LOG_LEVEL")
 
 Value = TypeVar("Value")

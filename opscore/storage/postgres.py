@@ -51,6 +51,8 @@ _SETTINGS = {
     "standard_conforming_strings": "on",
     # Every statement is short; compiling it would take longer than running it.
     "jit": "off",
+    # Nor would a better plan for these very values make up for planning it each time.
+    "plan_cache_mode": "force_generic_plan",
 }
 
 # Another one did the same at this moment; the next try sees what it left.

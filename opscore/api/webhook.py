@@ -1,5 +1,8 @@
 """AgentKit's webhook: signed, checked before it is read, and applied once."""
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -12,10 +15,12 @@ from opscore.api.errors import validation_error
 from opscore.api.problems import problems
 from opscore.api.schemas import AgentDetails
 from opscore.api.views import MessageView
+from opscore.clock import Clock
 from opscore.crash_points import crash_point
 from opscore.exceptions import (
     AgentNotFoundError,
     BadRequestError,
+    StorageError,
     UnauthorizedError,
     WebhookReplayedError,
 )
@@ -25,6 +30,9 @@ from opscore.signature import verify
 
 PATH = "/v1/opscore/internal/agent/notify"
 BODY_LIMIT = 64 * 1024
+
+_PATIENCE = timedelta(seconds=7)
+_PAUSE = timedelta(seconds=0.5)
 
 router = APIRouter(tags=["agents"])
 
@@ -79,11 +87,24 @@ async def notify(request: Request, core: CoreDep) -> MessageView:
     crash_point("webhook.verified")
     apply = _register if kind is EventKind.REGISTER else _deregister
     try:
-        answer = await apply(core, details, signature)
+        answer = await _patiently(core.clock, lambda: apply(core, details, signature))
     except WebhookReplayedError:
         return MessageView(status="duplicate", message="This webhook was applied before.")
     crash_point("webhook.committed")
     return answer
+
+
+async def _patiently(clock: Clock, apply: Callable[[], Awaitable[MessageView]]) -> MessageView:
+    """AgentKit waits for ten seconds and never announces an agent again, so a storage that is
+    back by then must not cost it."""
+    until = clock.now() + _PATIENCE
+    while True:
+        try:
+            return await apply()
+        except StorageError:
+            if clock.now() + _PAUSE >= until:
+                raise
+        await clock.wait(asyncio.Event(), clock.now() + _PAUSE)
 
 
 def _checked_signature(core: Core, request: Request, raw: bytes) -> str | None:

@@ -1,5 +1,6 @@
 """AgentKit's webhook at the door: what is not genuine is refused before anything is read."""
 
+import asyncio
 from collections.abc import Callable
 
 import orjson
@@ -167,6 +168,27 @@ async def test_F58_an_exact_replay_is_a_duplicate_and_changes_nothing(service: S
     answer = await service.notify(BODY, **headers)
     assert (answer.status_code, answer.json()["status"]) == (200, "duplicate")
     assert (await service.json("events"))["nextCursor"] == before
+
+
+async def test_F64_an_agent_is_announced_though_the_storage_is_away_for_a_moment(
+    service: Service,
+) -> None:
+    service.storage.away = True
+    announced = asyncio.create_task(service.webhook())
+    await service.pass_time(3)
+    assert not announced.done()
+    service.storage.away = False
+    await service.pass_time(1)
+    assert (await announced).status_code == 200
+    assert await agents(service) == [AGENT]
+
+
+async def test_F64_an_announcement_is_refused_before_agentkit_gives_up(service: Service) -> None:
+    service.storage.away = True
+    announced = asyncio.create_task(service.webhook())
+    for _ in range(7):
+        await service.pass_time(1)
+    check_problem(await announced, 503, "storage_unavailable")
 
 
 async def test_F59_an_old_registration_replayed_does_not_bring_the_agent_back(

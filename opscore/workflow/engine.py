@@ -204,7 +204,13 @@ class Engine:
             await asyncio.sleep(0)
 
     async def _fail_stranded(self, task_id: str) -> Change | None:
-        change = await self.task_stranded(task_id)
+        try:
+            change = await self.task_stranded(task_id)
+        except StorageError as error:
+            # Raises where that is not for this one alone.
+            await self.storage.ping()
+            logger.warning("A stranded task is put off: %s", error.detail)
+            return None
         crash_point("stranded.failed")
         return change
 

@@ -142,6 +142,34 @@ async def test_F62_tasks_of_a_deregistered_agent_fail(build: Builder) -> None:
     assert (await house.session(other.id)).status is SessionStatus.PENDING
 
 
+class Refusing(Moody):
+    """Takes no change of this session's tasks."""
+
+    refused = ""
+
+    async def apply(self, change: Change) -> None:
+        if any(task.session_id == self.refused for task in change.tasks):
+            raise StorageError("The row is locked.", retry_after=1)
+        await self.ask("apply", change)
+
+
+async def test_F62_a_stranded_task_that_cannot_be_written_holds_up_no_other(
+    build: Builder,
+) -> None:
+    storage = await build.storage(Refusing)
+    house = await build(running=False, storage=storage)
+    await house.register()
+    first, second = await house.trigger(), await house.trigger()
+    await house.engine.change_agent("a1", deregister_agent)
+    storage.refused = first.id
+    await house.housekeeper.round()
+    assert (await house.session(first.id)).status is SessionStatus.PENDING
+    assert (await house.session(second.id)).status is SessionStatus.FAILED
+    storage.refused = ""
+    await house.housekeeper.round()
+    assert (await house.session(first.id)).status is SessionStatus.FAILED
+
+
 async def test_F62_a_running_task_may_finish_after_its_agent_left(build: Builder) -> None:
     courier = Switchboard()
     house = await build(courier)

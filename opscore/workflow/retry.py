@@ -8,6 +8,8 @@ from opscore.models import Backoff, Failure, RetryPolicy, Task
 _LONGEST_EXPONENT = 32
 # What costs no retry ends only when the other side mends: without a pause it would be a storm.
 _SHORTEST_FREE = timedelta(milliseconds=100)
+_LOST_TOGETHER = 2
+_SHORTEST_PARTING = timedelta(seconds=1)
 
 
 def may_retry(policy: RetryPolicy, task: Task, failure: Failure) -> bool:
@@ -24,6 +26,14 @@ def retry_delay(policy: RetryPolicy, task: Task, failure: Failure) -> timedelta:
     if policy.jitter:
         delay *= _draw(f"{task.id}/{task.attempt}")
     return max(delay, _SHORTEST_FREE) if failure.free else delay
+
+
+def pause_after_lost_lease(task: Task, lost: int) -> timedelta:
+    """Of tasks that are lost together one may be what kills its dispatchers; the second time they
+    part, so that it takes the others with it no more."""
+    if lost < _LOST_TOGETHER:
+        return timedelta()
+    return (1 << lost - _LOST_TOGETHER) * _SHORTEST_PARTING * _draw(f"{task.id}/lost/{lost}")
 
 
 def backoff(policy: RetryPolicy, attempt: int) -> timedelta:

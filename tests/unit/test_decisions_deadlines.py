@@ -1,6 +1,7 @@
 """What happens when time passes: queue, start, run, lease and session deadlines."""
 
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -257,6 +258,24 @@ def test_F3_F14_a_lost_lease_costs_no_retry() -> None:
     assert change.sessions[0].status is SessionStatus.WAITING
     assert change.agents == ()
     assert types(change.events) == ["task.attempt_failed", "task.queued"]
+
+
+@pytest.mark.parametrize(("lost", "longest"), [(2, 1), (3, 2), (4, 4)])
+def test_F14_tasks_that_are_lost_together_again_and_again_part(lost: int, longest: float) -> None:
+    ids = [f"task-{number}" for number in range(50)]
+    changes = [due(dispatched(id=one, lost_leases=lost - 1), 15) for one in ids]
+    tasks = [change.tasks[0] for change in changes]
+    assert {task.status for task in tasks} == {TaskStatus.DELAYED}
+    assert types(changes[0].events) == ["task.attempt_failed", "task.delayed"]
+    pauses = [seconds_between(at(15), task.delayed_until) for task in tasks]
+    assert 0 <= min(pauses) < longest / 4
+    assert longest * 3 / 4 < max(pauses) <= longest
+    assert len(set(pauses)) == len(ids)
+
+
+def seconds_between(earlier: datetime, later: datetime | None) -> float:
+    assert later is not None
+    return (later - earlier).total_seconds()
 
 
 def test_F14_the_fifth_lost_lease_fails_the_task() -> None:

@@ -28,6 +28,7 @@ from opscore.workflow.decisions.steps import (
     handle_task_failure,
     requeue,
 )
+from opscore.workflow.retry import pause_after_lost_lease
 
 
 def on_task_due(facts: TaskFacts, ctx: Context) -> Change:
@@ -108,7 +109,7 @@ def _lose_lease(draft: Draft, facts: TaskFacts) -> None:
         handle_task_failure(draft, draft.task(task, lost_leases=lost), facts.session, failure)
         return
     failure = Failure(FailureCode.LEASE_LOST, "The dispatcher that had the task was lost.")
-    requeue(draft, facts, failure, lost_leases=lost)
+    requeue(draft, facts, failure, pause_after_lost_lease(task, lost), lost_leases=lost)
 
 
 def on_session_due(facts: SessionFacts, ctx: Context) -> Change:

@@ -258,10 +258,20 @@ def retry_task(draft: Draft, task: Task, session: WorkflowSession, failure: Fail
     _session_waits(draft, session)
 
 
-def requeue(draft: Draft, facts: TaskFacts, failure: Failure, **changes: Any) -> None:
+def requeue(
+    draft: Draft,
+    facts: TaskFacts,
+    failure: Failure,
+    pause: timedelta = timedelta(),
+    **changes: Any,
+) -> None:
     """The attempt came to nothing, but that costs no retry: the task waits for an agent again."""
-    draft.task_event(EventType.TASK_ATTEMPT_FAILED, facts.task, **_described(draft, failure))
-    enqueue_task(draft, facts.task, facts.session, error=describe(failure), **changes)
+    task = facts.task
+    draft.task_event(EventType.TASK_ATTEMPT_FAILED, task, **_described(draft, failure))
+    if pause:
+        schedule_task(draft, task, draft.ctx.now + pause, error=describe(failure), **changes)
+    else:
+        enqueue_task(draft, task, facts.session, error=describe(failure), **changes)
     _session_waits(draft, facts.session)
 
 

@@ -260,6 +260,10 @@ async def test_F9_after_sigterm_and_a_new_start_all_is_there_and_what_waited_goe
             world.service.process.send(signal.SIGTERM)
             assert await asyncio.to_thread(world.service.process.ended, 30) == 0
             with service(tmp_path, DIRECT | settings):
+                # What the agent said after its answer may have met nobody.
+                idle = {"agentId": agent.agent_id, "state": "idle"}
+                said = await world.http.post(f"{API}/agent/{agent.agent_id}/state", json=idle)
+                assert said.status_code == 202
                 assert (await world.finish(waiting))["status"] == "completed"
                 assert (await world.get(f"session/{under_way}"))["status"] == "completed"
                 tasks = [*await world.tasks(under_way), *await world.tasks(waiting)]

@@ -51,7 +51,13 @@ def agentkit(
     silent: Annotated[
         bool, typer.Option("--silent", help="Accept tasks, deliver none and log nothing.")
     ] = False,
-    slow: Annotated[float, typer.Option(min=0, help="Seconds before a task is answered.")] = 0,
+    slow: Annotated[float, typer.Option(min=0, help="Seconds before a task is taken.")] = 0,
+    answer_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds from taking a task to its answer.")
+    ] = 0,
+    forward_delay: Annotated[
+        float, typer.Option(min=0, help="Seconds from taking a task to its delivery.")
+    ] = 0,
     fail_rate: FailRate = 0,
     fail_status: Annotated[
         int, typer.Option(min=400, max=599, help="The status of a task that fails.")
@@ -81,6 +87,8 @@ def agentkit(
         late=late,
         silent=silent,
         slow=slow,
+        answer_delay=answer_delay,
+        forward_delay=forward_delay,
         webhook_delay=webhook_delay,
     )
     raise typer.Exit(
@@ -140,6 +148,9 @@ def agent(
     works_first: Annotated[
         bool, typer.Option("--works-first", help="Answer a task only when it is done.")
     ] = False,
+    reports_first: Annotated[
+        bool, typer.Option("--reports-first", help="Answer a task after all reports on it.")
+    ] = False,
     work_seconds: Annotated[float, typer.Option(min=0, help="How long a task takes.")] = 2,
     announce: Annotated[
         bool, typer.Option(help="Whether it reports that it is idle when it has registered.")
@@ -150,6 +161,7 @@ def agent(
     slow_answer: Annotated[
         float, typer.Option(min=0, help="Seconds before a task is answered.")
     ] = 0,
+    report_delay: Annotated[float, typer.Option(min=0, help="Seconds before each report.")] = 0,
     fail_rate: FailRate = 0,
     fail_first: Annotated[int, typer.Option(min=0, help="How many tasks fail at first.")] = 0,
     refuse: Annotated[bool, typer.Option("--refuse", help="Answer every task with 503.")] = False,
@@ -171,10 +183,12 @@ def agent(
         style=style,
         task_ids=task_ids,
         works_first=works_first or None,
+        reports_first=reports_first or None,
         work_seconds=work_seconds,
         announce=announce,
         silent=silent,
         slow_answer=slow_answer,
+        report_delay=report_delay,
         fail_rate=fail_rate,
         fail_first=fail_first,
         refuse=refuse,

@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from pydantic import ValidationError
@@ -13,24 +13,28 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from opscore.simulators.background import Background
 from opscore.simulators.behaviour import AgentBehaviour
 from opscore.simulators.control import Control, http_error, parse
 from opscore.simulators.dialect import dialect_of
+from opscore.simulators.faults import BrokenOff
 from opscore.simulators.job import Job, Outcome, job_of
 from opscore.simulators.opscore_link import OpsCoreLink
 from opscore.simulators.received import ReceivedLog
-from opscore.simulators.registering import register_with_agentkit, register_with_opscore
+from opscore.simulators.registering import (
+    RegistrationRefusedError,
+    register_with_agentkit,
+    register_with_opscore,
+)
 from opscore.simulators.reporter import Reporter
 from opscore.simulators.wire import RunMessage, validation_failed
 from opscore.simulators.work import perform
 
 CRASHED = 70
-
-Result = TypeVar("Result")
+KNOWN_MESSAGE = "workflow_task"
 
 
 def crash() -> None:
@@ -70,6 +74,7 @@ class SimulatedAgent:
         self.begun = 0
         self.most_at_once = 0
         self._jobs: list[Job] = []
+        self._endpoint = ""
         self._agentkit_url = agentkit_url
         self._random = random.Random(seed)
         self._crash = crash
@@ -83,6 +88,7 @@ class SimulatedAgent:
             routes=[
                 Route("/health", self._health),
                 Route("/task", self._task, methods=["POST"]),
+                Route("/simulator/restart", self._restart, methods=["POST"]),
                 *Control(self.behaviour, self.received).routes,
             ],
             exception_handlers={
@@ -106,9 +112,22 @@ class SimulatedAgent:
 
         Raises RegistrationRefusedError, or httpx.HTTPError where nobody answers.
         """
+        self._endpoint = endpoint
         agent_id = await self._register(endpoint)
         await self.adopt(agent_id)
         return agent_id
+
+    async def restart(self) -> str:
+        """Come back as after a reboot: all work is gone, and the agent registers under a new id.
+
+        Raises RegistrationRefusedError where AgentKit still knows the name.
+        """
+        for job in self._jobs:
+            job.abandon()
+        self._jobs = []
+        self.agent_id = None
+        self._reporter.forget_id()
+        return await self.register(self._endpoint)
 
     async def adopt(self, agent_id: str) -> None:
         """Take an id that is registered already, and report `idle` once."""
@@ -150,10 +169,20 @@ class SimulatedAgent:
             }
         )
 
-    async def _task(self, request: Request) -> JSONResponse:
+    async def _restart(self, _request: Request) -> JSONResponse:
+        try:
+            agent_id = await self.restart()
+        except RegistrationRefusedError as error:
+            raise HTTPException(409, str(error)) from error
+        return JSONResponse({"agentId": agent_id})
+
+    async def _task(self, request: Request) -> Response:
         body = await request.body()
         self.received.add(request.url.path, self.agent_id, parse(body))
         message = RunMessage.model_validate_json(body)
+        if dialect_of(self.behaviour).echoes and message.message_type != KNOWN_MESSAGE:
+            echo = BackgroundTask(self._reporter.echo)
+            return JSONResponse({"status": "ignored"}, background=echo)
         if message.message_type == "task_cancel":
             return await self._cancel(message.opscore_task_id)
         self._refuse_if_told()
@@ -177,27 +206,27 @@ class SimulatedAgent:
         self.most_at_once = max(self.most_at_once, self.at_work)
         return job
 
-    async def _take(self, job: Job) -> JSONResponse:
+    async def _take(self, job: Job) -> Response:
         if job.cancelled:
             self._lay_down(job)
-            return JSONResponse({"status": "cancelled"})
-        if dialect_of(self.behaviour).works_first:
-            return await self._work_then_answer(job)
-        self._start(job, self._work_and_report(job))
+            return _cut_short(job)
+        dialect = dialect_of(self.behaviour)
+        work = self._start(job, self._work(job) if dialect.works_first else self._report_on(job))
+        if dialect.works_first or dialect.reports_first:
+            await asyncio.wait([work])
+            if work.cancelled():
+                return _cut_short(job)
+        if dialect.works_first:
+            return self._answer_with(job, work.result())
         return JSONResponse({"status": "accepted"}, 202)
 
-    def _start(self, job: Job, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    def _start(self, job: Job, work: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
         task = self.background.start(work)
         task.add_done_callback(lambda _: self._lay_down(job))
         job.work = task
         return task
 
-    async def _work_then_answer(self, job: Job) -> JSONResponse:
-        work = self._start(job, self._work(job))
-        await asyncio.wait([work])
-        if work.cancelled():
-            return JSONResponse({"status": "cancelled"})
-        outcome = work.result()
+    def _answer_with(self, job: Job, outcome: Outcome) -> Response:
         if outcome.error is not None:
             return JSONResponse({"detail": outcome.error}, 500)
         return JSONResponse(
@@ -205,10 +234,11 @@ class SimulatedAgent:
             background=BackgroundTask(self._reporter.answered, job, outcome),
         )
 
-    async def _work_and_report(self, job: Job) -> None:
+    async def _report_on(self, job: Job) -> Outcome:
         async with self._reporter.working(job):
             outcome = await self._work(job)
         await self._reporter.ended(job, outcome)
+        return outcome
 
     def _lay_down(self, job: Job) -> None:
         self._jobs = [other for other in self._jobs if other is not job]
@@ -236,3 +266,8 @@ class SimulatedAgent:
             job.cancel()
             self.background.start(self._reporter.cancelled(job))
         return JSONResponse({"status": "cancelled", "stopped": len(jobs)})
+
+
+def _cut_short(job: Job) -> Response:
+    """A restart ends the connection without an answer."""
+    return BrokenOff(reset=True) if job.abandoned else JSONResponse({"status": "cancelled"})

@@ -128,6 +128,7 @@ class SimulatedAgentKit:
             "status": "success",
             "message": f"Agent '{name}' registered successfully.",
             "data": {"agentId": agent.id},
+            "error_code": None,
         }
         return JSONResponse(answer, 201)
 
@@ -152,6 +153,7 @@ class SimulatedAgentKit:
             return await self._answer_wrongly(agent, message)
         if message.message_type != TOOL_INVOCATION:
             self.background.start(self._forward(agent, message))
+        await asyncio.sleep(self.behaviour.answer_delay)
         return _right_answer(agent, message)
 
     async def _answer_wrongly(self, agent: RegisteredAgent, message: RunMessage) -> Response:
@@ -177,6 +179,7 @@ class SimulatedAgentKit:
     async def _forward(self, agent: RegisteredAgent, message: RunMessage) -> None:
         if self.behaviour.silent:
             return
+        await asyncio.sleep(self.behaviour.forward_delay)
         endpoint = agent.registration.contact_endpoint
         if self.behaviour.forwarding == "loses":
             logger.error(

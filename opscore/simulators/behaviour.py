@@ -29,7 +29,8 @@ class Behaviour(BaseModel):
 class AgentKitBehaviour(Behaviour):
     """`loses` is what the real AgentKit of today does: every forward fails and is only logged.
 
-    `fault_rate` is the share of tasks that get a wrong answer, one of `faults` each.
+    `fault_rate` is the share of tasks that get a wrong answer, one of `faults` each. A task is
+    answered after `slow` and `answer_delay`, and forwarded after `slow` and `forward_delay`.
     """
 
     forwarding: Forwarding = "works"
@@ -41,20 +42,27 @@ class AgentKitBehaviour(Behaviour):
     late: float = Field(40, ge=0)
     silent: bool = False
     slow: float = Field(0, ge=0)
+    answer_delay: float = Field(0, ge=0)
+    forward_delay: float = Field(0, ge=0)
     webhook_delay: float = Field(0, ge=0)
 
 
 class AgentBehaviour(Behaviour):
-    """`task_ids` and `works_first` are what the style says unless they are set."""
+    """`task_ids`, `works_first` and `reports_first` are what the style says unless they are set.
+
+    `report_delay` passes before each report, as over a network.
+    """
 
     style: Style = "reports"
     task_ids: bool | None = None
     works_first: bool | None = None
+    reports_first: bool | None = None
     work_seconds: float = Field(2, ge=0)
     heartbeat_seconds: float = Field(1, gt=0)
     announce: bool = True
     silent: bool = False
     slow_answer: float = Field(0, ge=0)
+    report_delay: float = Field(0, ge=0)
     fail_rate: float = Field(0, ge=0, le=1)
     fail_first: int = Field(0, ge=0)
     refuse: bool = False

@@ -12,7 +12,9 @@ from opscore.simulators.words import Style
 class Dialect:
     """A style without `error` says nothing when it fails; `result_key` None sends no result.
 
-    A `precise` agent reports on its task by the task's own routes instead of by its state.
+    A `precise` agent reports on its task by the task's own routes instead of by its state. An
+    agent that `reports_first` answers after its reports. One that `echoes` knows tasks alone:
+    it answers `ignored` to any other message, and reports the end of work for that as well.
     """
 
     idle: str = "idle"
@@ -22,6 +24,8 @@ class Dialect:
     result_key: str | None = "result"
     names_task: bool = True
     works_first: bool = False
+    reports_first: bool = False
+    echoes: bool = False
     precise: bool = False
 
     def details(self, task_id: str | None, **more: Any) -> dict[str, Any]:
@@ -35,7 +39,9 @@ class Dialect:
 
 DIALECTS: Mapping[Style, Dialect] = {
     "reports": Dialect(),
-    "example": Dialect(error=None, result_key=None, names_task=False, works_first=True),
+    "example": Dialect(
+        error=None, result_key=None, names_task=False, works_first=True, echoes=True
+    ),
     "capitals": Dialect(
         idle="IDLE",
         active="BUSY",
@@ -43,6 +49,7 @@ DIALECTS: Mapping[Style, Dialect] = {
         error="ERROR",
         result_key="last_task_result",
         names_task=False,
+        reports_first=True,
     ),
     "finished": Dialect(done="finished"),
     "precise": Dialect(precise=True),
@@ -55,6 +62,7 @@ def dialect_of(behaviour: AgentBehaviour) -> Dialect:
         by_style,
         names_task=_chosen(behaviour.task_ids, by_style.names_task),
         works_first=_chosen(behaviour.works_first, by_style.works_first),
+        reports_first=_chosen(behaviour.reports_first, by_style.reports_first),
     )
 
 

@@ -17,7 +17,10 @@ class Outcome:
 
 @dataclass(slots=True)
 class Job:
-    """`fails` and `crashes` are decided when the task arrives, so that order decides, not time."""
+    """`fails` and `crashes` are decided when the task arrives, so that order decides, not time.
+
+    An `abandoned` job ended with a restart of its agent: nothing is said of it.
+    """
 
     task_id: str | None
     attempt: int | None
@@ -25,12 +28,17 @@ class Job:
     fails: bool = False
     crashes: bool = False
     cancelled: bool = False
+    abandoned: bool = False
     work: asyncio.Task[Any] | None = None
 
     def cancel(self) -> None:
         self.cancelled = True
         if self.work is not None:
             self.work.cancel()
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        self.cancel()
 
 
 def job_of(message: RunMessage) -> Job:

@@ -26,6 +26,10 @@ class Reporter:
         if self._behaviour.announce:
             await self._state(self._dialect.idle, {})
 
+    def forget_id(self) -> None:
+        """Hold back all reports until the agent has an id again."""
+        self._known.clear()
+
     @asynccontextmanager
     async def working(self, job: Job) -> AsyncIterator[None]:
         """Say that the work begins; a precise agent says so again while the block runs."""
@@ -54,6 +58,11 @@ class Reporter:
         async with self.working(job):
             await self.ended(job, outcome)
 
+    async def echo(self) -> None:
+        """Report the end of work although there was none."""
+        await self._state(self._dialect.active, {})
+        await self._state(self._dialect.idle, {})
+
     async def cancelled(self, job: Job) -> None:
         await self._state(self._dialect.idle, self._dialect.details(job.task_id))
 
@@ -63,6 +72,7 @@ class Reporter:
 
     async def _state(self, word: str, details: Mapping[str, Any]) -> None:
         await self._known.wait()
+        await asyncio.sleep(self._behaviour.report_delay)
         if not self._behaviour.silent:
             await self._link.state(self._agent_id, word, details)
 

@@ -35,10 +35,12 @@ def _call(name: str, arguments: Mapping[str, Any]) -> Any:
         case "failing_tool":
             raise ToolError("The tool was told to fail.")
         case "broken_tool":
-            body = {"detail": "Internal Server Error"}
-            raise HTTPException(
-                500, f"External tool '{name}' returned error: Status 500 - Response: {body}"
-            )
+            raise _status_error(name, 500, {"detail": "Internal Server Error"})
+        case "status_tool":
+            response = arguments.get("response", {"detail": "The tool was told to refuse."})
+            raise _status_error(name, _status(arguments.get("status", 401)), response)
+        case "prose_tool":
+            raise HTTPException(500, f"External tool '{name}' answered with no JSON.")
         case "unreachable_tool":
             raise HTTPException(503, f"External tool '{name}' cannot be reached.")
         case "slow_tool":
@@ -47,8 +49,18 @@ def _call(name: str, arguments: Mapping[str, Any]) -> Any:
             raise HTTPException(404, f"External tool '{name}' not found.")
 
 
+def _status_error(name: str, status: int, response: Any) -> HTTPException:
+    text = f"External tool '{name}' returned error: Status {status} - Response: {response}"
+    return HTTPException(status, text)
+
+
+def _status(value: Any) -> int:
+    return value if isinstance(value, int) and 300 <= value < 600 else 500
+
+
 def _add_or_echo(arguments: Mapping[str, Any]) -> Any:
-    a, b = arguments.get("a"), arguments.get("b")
+    a = arguments.get("x", arguments.get("a"))
+    b = arguments.get("y", arguments.get("b"))
     if not isinstance(a, int | float) or not isinstance(b, int | float):
         return dict(arguments)
     if a < 0 or b < 0:

@@ -1,5 +1,6 @@
 """AgentKit's own models of what it is sent: keys they do not name are dropped."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, ValidationError
@@ -18,7 +19,7 @@ class AgentMetadata(Wire):
 
 class Registration(Wire):
     agent_name: str = Field(alias="agentName", min_length=1)
-    capabilities: list[str]
+    capabilities: list[str] = Field(default_factory=list)
     version: str
     contact_endpoint: HttpUrl = Field(alias="contactEndpoint")
     metadata: AgentMetadata | None = None
@@ -26,10 +27,11 @@ class Registration(Wire):
 
 class SessionContext(Wire):
     session_id: str | None = Field(None, alias="sessionId")
+    prior_messages: list[str] | None = Field(None, alias="priorMessages")
 
 
 class RunMessage(Wire):
-    """What is left of a message when it reaches the agent."""
+    """What is left of a message when it reaches the agent, who also gets a `timestamp`."""
 
     sender_id: str = Field(alias="senderId")
     message_type: str = Field(alias="messageType")
@@ -37,6 +39,7 @@ class RunMessage(Wire):
     task_name: str | None = None
     opscore_session_id: str | None = None
     opscore_task_id: str | None = None
+    timestamp: datetime = Field(default_factory=lambda: datetime.now(UTC))
     session_context: SessionContext | None = Field(None, alias="sessionContext")
 
     def to_json(self) -> bytes:

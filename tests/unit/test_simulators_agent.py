@@ -16,6 +16,7 @@ from starlette.routing import Route
 from opscore.simulators.agent import SimulatedAgent
 from opscore.simulators.behaviour import AgentBehaviour
 from opscore.simulators.registering import RegistrationRefusedError
+from tests.unit.waiting import until
 
 AGENT_ID = "agent-1"
 WORK = {"echo": {"n": 1}}
@@ -143,7 +144,6 @@ async def test_an_agent_registered_by_others_takes_its_id() -> None:
     [
         ({"style": "reports"}, [("active", NAMED), ("idle", {**NAMED, "result": WORK})]),
         ({"style": "finished"}, [("active", NAMED), ("finished", {**NAMED, "result": WORK})]),
-        ({"style": "capitals"}, [("BUSY", {}), ("IDLE", {"last_task_result": WORK})]),
         (
             {"style": "reports", "task_ids": False},
             [("active", {}), ("idle", {"result": WORK})],
@@ -177,6 +177,34 @@ async def test_a_style_works_first_and_reports_afterwards(
         answer = await its.do()
         assert answer.json() == {"status": "completed", "result": WORK}
         assert its.stub.states == states
+
+
+@pytest.mark.fault("F123")
+@pytest.mark.parametrize(
+    ("behaviour", "states"),
+    [
+        ({"style": "capitals"}, [("BUSY", {}), ("IDLE", {"last_task_result": WORK})]),
+        (
+            {"style": "reports", "reports_first": True},
+            [("active", NAMED), ("idle", {**NAMED, "result": WORK})],
+        ),
+    ],
+)
+async def test_a_style_reports_first_and_answers_afterwards(
+    behaviour: dict[str, Any], states: list[tuple[str, Any]]
+) -> None:
+    async with world(**behaviour) as its:
+        answer = await its.send()
+        assert its.stub.states == states
+        assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+
+
+async def test_reports_wait_for_their_delay() -> None:
+    async with world(style="example", report_delay=60) as its:
+        sending = asyncio.create_task(its.send())
+        await until(lambda: its.agent.begun == 1)
+        assert its.stub.states == []
+        sending.cancel()
 
 
 async def test_a_precise_agent_uses_the_routes_of_the_task() -> None:
@@ -277,12 +305,51 @@ async def test_a_cancelled_task_stops_and_the_others_go_on() -> None:
 
 
 async def test_a_cancelled_works_first_task_answers_so() -> None:
-    async with world(style="example", work_seconds=60) as its:
+    async with world(works_first=True, work_seconds=60) as its:
         sending = asyncio.create_task(its.send("t1"))
         await until(lambda: its.agent.at_work == 1)
         await its.send("t1", kind="task_cancel")
         assert (await sending).json() == {"status": "cancelled"}
         assert its.agent.at_work == 0
+
+
+@pytest.mark.fault("F122")
+@pytest.mark.parametrize("kind", ["task_cancel", "greeting"])
+async def test_the_example_agent_echoes_messages_that_it_does_not_know(kind: str) -> None:
+    async with world(style="example", work_seconds=60) as its:
+        sending = asyncio.create_task(its.send("t1"))
+        await until(lambda: its.agent.at_work == 1)
+        assert (await its.send("t1", kind=kind)).json() == {"status": "ignored"}
+        assert its.stub.states == [("active", {}), ("idle", {})]
+        assert its.agent.at_work == 1
+        sending.cancel()
+
+
+@pytest.mark.fault("F126")
+async def test_a_restarted_agent_has_a_new_id_and_no_work() -> None:
+    async with world(direct=True, work_seconds=60) as its:
+        before = its.agent.agent_id
+        await its.send("t1")
+        await until(lambda: bool(its.stub.states))
+        its.stub.status = 201
+        answer = await its.http.post("/simulator/restart")
+        assert answer.json() == {"agentId": its.agent.agent_id}
+        assert its.agent.agent_id != before
+        assert its.agent.at_work == 0
+        cards = [body for path, _, body in its.stub.posts if path.endswith("/agents")]
+        assert [card["agentId"] for card in cards] == [before, its.agent.agent_id]
+        assert cards[0]["agentName"] == cards[1]["agentName"]
+        assert cards[0]["contactEndpoint"] == cards[1]["contactEndpoint"]
+        assert its.stub.states == [("active", NAMED)]
+
+
+@pytest.mark.fault("F126")
+async def test_a_restart_is_refused_while_agentkit_knows_the_name() -> None:
+    async with world() as its:
+        its.stub.status = 409
+        answer = await its.http.post("/simulator/restart")
+        assert answer.status_code == 409
+        assert "restart AgentKit" in answer.json()["detail"]
 
 
 async def test_a_task_that_comes_before_its_id_is_reported_under_it() -> None:
@@ -322,12 +389,3 @@ async def test_a_message_it_cannot_read_is_422(body: bytes) -> None:
     async with world() as its:
         assert (await its.http.post("/task", content=body)).status_code == 422
         assert its.agent.begun == 0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop go on until the condition holds, for some five seconds at most."""
-    for _ in range(5000):
-        if condition():
-            return
-        await asyncio.sleep(0.001)
-    raise AssertionError("It did not come true.")

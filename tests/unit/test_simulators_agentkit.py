@@ -1,10 +1,12 @@
 """The simulated AgentKit, against a stub of Ops-Core and a stub of an agent."""
 
+import asyncio
 import hashlib
 import hmac
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +18,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from opscore.simulators.agentkit import SimulatedAgentKit
+from tests.unit.waiting import until
 
 SECRET = "whsec_test_0123456789abcdef"
 NOTIFY = "http://opscore/v1/opscore/internal/agent/notify"
@@ -97,14 +100,25 @@ async def test_an_agent_is_registered_under_a_new_uuid(world: World) -> None:
     answer = await world.http.post("/v1/agents/register", json=CARD)
     assert answer.status_code == 201
     assert answer.json()["status"] == "success"
+    assert answer.json()["error_code"] is None
     agent_id = answer.json()["data"]["agentId"]
     assert agent_id == str(UUID(agent_id))
 
 
 async def test_a_name_is_taken_once(world: World) -> None:
     await world.register()
-    assert (await world.http.post("/v1/agents/register", json=CARD)).status_code == 409
+    refused = await world.http.post("/v1/agents/register", json=CARD)
+    assert refused.status_code == 409
+    assert refused.json() == {"detail": "Agent with name 'a1' is already registered."}
     await world.register(agentName="a2")
+
+
+async def test_an_agent_without_capabilities_is_registered(world: World) -> None:
+    card = {key: value for key, value in CARD.items() if key != "capabilities"}
+    assert (await world.http.post("/v1/agents/register", json=card)).status_code == 201
+    await world.kit.background.settle()
+    details = httpx.Response(200, content=world.opscore.requests[0][2]).json()["agent_details"]
+    assert details["capabilities"] == []
 
 
 async def test_the_webhook_is_signed_and_says_all(world: World) -> None:
@@ -170,10 +184,12 @@ async def test_a_task_is_accepted_and_forwarded_in_agentkits_own_model(world: Wo
     }
     [(path, _, body)] = world.agent.requests
     kept = {key: value for key, value in MESSAGE.items() if key != "attempt"}
+    forwarded = httpx.Response(200, content=body).json()
     assert path == "/task"
-    assert httpx.Response(200, content=body).json() == {
+    assert datetime.fromisoformat(forwarded.pop("timestamp")).tzinfo is not None
+    assert forwarded == {
         **kept,
-        "sessionContext": {"sessionId": "s1"},
+        "sessionContext": {"sessionId": "s1", "priorMessages": ["p"]},
     }
 
 
@@ -207,6 +223,51 @@ async def test_a_tool_answers_synchronously_with_202(world: World) -> None:
     )
     assert (answer.status_code, answer.json()["data"]) == (202, {"result": 3})
     assert world.agent.requests == []
+
+
+@pytest.mark.parametrize("arguments", [{"a": 1, "b": 2}, {"x": 1, "y": 2}])
+async def test_the_mock_tool_adds_either_pair_of_arguments(
+    world: World, arguments: dict[str, int]
+) -> None:
+    agent_id = await world.register()
+    payload = {"tool_name": "mock_tool", "arguments": arguments}
+    message = {**MESSAGE, "messageType": "tool_invocation", "payload": payload}
+    assert (await world.run(agent_id, message)).json()["data"] == {"result": 3}
+
+
+@pytest.mark.fault("F125")
+@pytest.mark.parametrize("status", [302, 400, 401, 404, 429, 500])
+async def test_a_tools_status_is_handed_on_with_agentkits_text(world: World, status: int) -> None:
+    agent_id = await world.register()
+    arguments = {"status": status, "response": {"detail": "no"}}
+    payload = {"tool_name": "status_tool", "arguments": arguments}
+    answer = await world.run(
+        agent_id, {**MESSAGE, "messageType": "tool_invocation", "payload": payload}
+    )
+    assert answer.status_code == status
+    assert answer.json() == {
+        "detail": f"External tool 'status_tool' returned error: Status {status} - "
+        "Response: {'detail': 'no'}"
+    }
+
+
+@pytest.mark.fault("F123")
+async def test_a_late_202_comes_after_the_delivery(world: World) -> None:
+    agent_id = await world.register()
+    world.kit.behaviour.answer_delay = 60
+    asking = asyncio.create_task(
+        world.http.post(f"/v1/agents/{agent_id}/run", json=MESSAGE), name="run"
+    )
+    await until(lambda: bool(world.agent.requests))
+    assert not asking.done()
+    asking.cancel()
+
+
+async def test_a_late_delivery_comes_after_the_202(world: World) -> None:
+    agent_id = await world.register()
+    world.kit.behaviour.forward_delay = 60
+    answer = await world.http.post(f"/v1/agents/{agent_id}/run", json=MESSAGE)
+    assert (answer.status_code, world.agent.requests) == (202, [])
 
 
 async def test_a_failed_forward_is_only_logged(

@@ -11,12 +11,14 @@ from typing import Any
 
 from opscore import __version__
 from opscore.agentkit_client import AgentKitClient
+from opscore.api.storage_check import StorageCheck
 from opscore.clock import Clock, SystemClock
 from opscore.crash_points import crash_point
 from opscore.ids import new_id
 from opscore.lifecycle import Lifecycle, Limits
 from opscore.logging_config import LogPipeline, log_operation
 from opscore.models import Replica
+from opscore.processes import place_of_processes
 from opscore.settings import Settings
 from opscore.storage import Storage, open_storage
 from opscore.tracing import Tracer, open_exporter
@@ -26,7 +28,7 @@ from opscore.workflow.engine import Engine
 from opscore.workflow.housekeeper import Housekeeper
 from opscore.workflow.invariants import Checker
 from opscore.workflow.journal import log_events
-from opscore.workflow.replicas import Presence, place_of_processes
+from opscore.workflow.replicas import Presence
 from opscore.workflow.timekeeper import Timekeeper
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Core:
     housekeeper: Housekeeper = field(init=False)
     presence: Presence = field(init=False)
     checker: Checker = field(init=False)
+    storage_check: StorageCheck = field(init=False)
     failure: str | None = None
     _side_tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -70,6 +73,7 @@ class Core:
         self.timekeeper = Timekeeper(self.engine)
         self.housekeeper = Housekeeper(self.engine, settings.retention, self.replica_id)
         self.checker = Checker(self.engine, self.replica_id)
+        self.storage_check = StorageCheck(self.storage, self.clock)
         self.presence = Presence(self.storage, self.clock, self._replica())
 
     async def start(self) -> None:

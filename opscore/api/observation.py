@@ -27,7 +27,7 @@ async def observe(core: Core) -> Observation:
     if core.lifecycle.draining:
         reasons.append("The service is shutting down.")
     try:
-        await core.storage.ping()
+        await core.storage_check.run()
         counts, replicas = await core.storage.counts(), await core.storage.replicas()
     except StorageError as error:
         return Observation([*reasons, error.detail], None, ())

@@ -17,7 +17,7 @@ from opscore.models import Change, Event, EventType, Retention
 from opscore.settings import load_settings
 from opscore.storage import Storage, open_storage, storage_of
 from opscore.storage.transfer import import_lines
-from opscore.storage.upkeep import IN_MEMORY, bring_up_to_date, is_in_memory, location, look
+from opscore.storage.upkeep import IN_MEMORY, bring_up_to_date, is_in_memory, location, read_status
 
 FAILED = 1
 BAD_SETTINGS = 2
@@ -85,7 +85,7 @@ async def _migrate(url: str) -> None:
 
 
 async def _status(url: str) -> None:
-    found = await look(url)
+    found = await read_status(url)
     print(f"storage          {location(url)}")
     if found.counts is None:
         stored = f"{found.version}" if found.version else "none yet"

@@ -73,7 +73,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def ping(self) -> None:
-        """Return if a write would work now; otherwise raise StorageError."""
+        """Write something small; raise StorageError if the write fails."""
 
     @abstractmethod
     def on_hint(self, wake: Callable[[], None]) -> None:

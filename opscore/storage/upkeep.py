@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from opscore.exceptions import ConfigurationError
 from opscore.models import Counts, Replica, Retention
+from opscore.processes import has_exited, place_of_processes
 from opscore.storage import driver_of, open_storage
 from opscore.storage.migrations import Migration, applied, check, migrations
 from opscore.storage.sql import replicas, tallies
@@ -41,34 +42,41 @@ def is_in_memory(url: str) -> bool:
 def location(url: str) -> str:
     """The kind and the place of a database that could be opened, without the password."""
     if url.startswith(_SQLITE):
-        return f"SQLite {Path(url.removeprefix(_SQLITE)).absolute()}"
+        return f"SQLite {_file(url)}"
     parts = urlsplit(url)
     account, _, hosts = parts.netloc.rpartition("@")
     user = f"{unquote(account.partition(':')[0])}@" if account else ""
     return f"PostgreSQL {user}{hosts or 'local socket'}{parts.path}"
 
 
-async def look(url: str) -> Status:
-    """What is there. Nothing is changed, and a service may run meanwhile."""
+async def read_status(url: str) -> Status:
+    """Read what is there. Nothing is changed, and a service may run meanwhile."""
     if is_in_memory(url):
         raise ConfigurationError(IN_MEMORY)
     driver = driver_of(url)
     if _is_missing(url):
-        return Status(0, len(migrations()))
+        raise ConfigurationError(
+            f"OPSCORE_STORAGE_URL: there is no database {_file(url)}; name the file that the "
+            "service uses, or make a new one with opscore storage migrate."
+        )
     async with driver.transaction(writing=False, any_schema=True) as run:
         return await run(_status(driver.dialect))
 
 
 async def bring_up_to_date(url: str) -> Sequence[Migration]:
     """Apply what is missing; which migrations these were."""
-    before = await look(url)
+    before = 0 if _is_missing(url) else (await read_status(url)).version
     storage = await open_storage(url, Retention(), connections=1)
     await storage.close()
-    return [one for one in migrations() if one.version > before.version]
+    return [one for one in migrations() if one.version > before]
 
 
 def _is_missing(url: str) -> bool:
-    return url.startswith(_SQLITE) and not Path(url.removeprefix(_SQLITE)).exists()
+    return url.startswith(_SQLITE) and not _file(url).exists()
+
+
+def _file(url: str) -> Path:
+    return Path(url.removeprefix(_SQLITE)).absolute()
 
 
 def _status(dialect: Dialect) -> Program[Status]:
@@ -81,5 +89,11 @@ def _status(dialect: Dialect) -> Program[Status]:
     found = yield from replicas.replicas()
     now = yield from replicas.time(dialect)
     size = yield Fetch(dialect.size)
-    alive = [one for one in found if one.beat_at > now - _ALIVE_FOR]
+    here = place_of_processes()
+    alive = [one for one in found if _is_alive(one, now, here)]
     return Status(version, newest, counts, size[0][0], alive)
+
+
+def _is_alive(replica: Replica, now: datetime, here: str) -> bool:
+    """A beat of the future is from before the clock was set back, and says nothing."""
+    return abs(now - replica.beat_at) < _ALIVE_FOR and not has_exited(replica, here)

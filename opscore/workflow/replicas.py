@@ -2,17 +2,16 @@
 
 import asyncio
 import logging
-import os
 import time
 from collections import defaultdict
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from opscore.clock import Clock
 from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError
 from opscore.models import Replica, Task, TaskFilter, TaskStatus
+from opscore.processes import has_exited
 from opscore.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -27,8 +26,6 @@ _STEP = timedelta(minutes=1)
 # With each beat. Leases are prolonged in time though the clock goes that much faster.
 _STRIDE = timedelta(seconds=2)
 _AT_ONCE = 500
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 class Presence:
@@ -107,38 +104,13 @@ class Presence:
     def _is_dead(self, other: Replica) -> bool:
         if other.id == self._replica.id:
             return False
-        here = other.place == self._replica.place != ""
-        return self._storage.exclusive or (here and not _is_running(other.pid))
+        return self._storage.exclusive or has_exited(other, self._replica.place)
 
     async def _be_listed(self) -> None:
         now = self._clock.now()
         self._replica = replace(self._replica, beat_at=now)
         await self._storage.beat(self._replica, forget_before=now - _FORGOTTEN_AFTER)
         crash_point("replica.beat")
-
-
-def place_of_processes() -> str:
-    """What tells a machine since it was started, and a container in it, from all others.
-
-    Names of hosts do not: containers may share one, and strangers too. Empty if unknown.
-    """
-    try:
-        return f"{_BOOT.read_text('ascii').strip()} {os.readlink(_NAMESPACE)}"
-    except OSError:
-        return ""
-
-
-def _is_running(pid: int) -> bool:
-    """Whether a process other than this one has the number."""
-    if pid == os.getpid():
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 async def leased_tasks(storage: Storage) -> list[Task]:

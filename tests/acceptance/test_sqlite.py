@@ -4,9 +4,12 @@ import asyncio
 import resource
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from opscore.exceptions import ConfigurationError, StorageError, VersionConflictError
@@ -192,9 +195,50 @@ async def test_F72_a_full_disk_costs_503_and_nothing_else(tmp_path: Path) -> Non
             assert [await register(number) for number in (1, 2, 3)] == [503, 503, 503]
             assert (await http.get(f"{API}/agent/a0")).status_code == 200
             assert (await http.get("/health/live")).status_code == 200
+            await until(lambda: readiness(http), 503)
             resource.prlimit(process, resource.RLIMIT_FSIZE, (hard, hard))
             assert [await register(number) for number in (1, 2, 3)] == [201, 201, 201]
             assert (await http.get("/health/ready")).json()["agents"] == 4
+            assert await readiness(http) == 200
     with sqlite3.connect(file) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB, which only root may mount."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if subprocess.run(mounting, capture_output=True, check=False).returncode != 0:
+        pytest.skip("A small file system cannot be mounted here; run this test as root.")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.fault("F115")
+async def test_full_disk_under_sqlite_makes_the_service_not_ready(
+    tmp_path: Path, small_disk: Path
+) -> None:
+    with service(tmp_path, {"OPSCORE_STORAGE_URL": f"sqlite:///{small_disk}/opscore.db"}) as one:
+        async with one.client() as http:
+            assert await readiness(http) == 200
+            filler = small_disk / "filler"
+            with filler.open("wb", buffering=0) as stream, suppress(OSError):
+                while stream.write(b"x" * PAGE):
+                    pass
+            # Nobody writes but the check itself: it needs no write of others to find out.
+            await until(lambda: readiness(http), 503)
+            filler.unlink()
+            await until(lambda: readiness(http), 200)
+
+
+async def readiness(http: httpx.AsyncClient) -> int:
+    return (await http.get("/health/ready")).status_code
+
+
+async def until(ask: Callable[[], Awaitable[int]], wanted: int) -> None:
+    async with asyncio.timeout(15):
+        while await ask() != wanted:  # noqa: ASYNC110 - a file system sets no event
+            await asyncio.sleep(0.2)

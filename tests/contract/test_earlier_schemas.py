@@ -15,7 +15,7 @@ from opscore.storage import open_storage
 from opscore.storage.migrations import migrations
 from opscore.storage.sql.program import POSTGRES, SQLITE, Dialect
 from opscore.storage.transfer import compare
-from opscore.storage.upkeep import look
+from opscore.storage.upkeep import read_status
 from tests.databases import fresh_database, require_postgres
 from tests.fixtures.make_schema import answers
 
@@ -77,12 +77,12 @@ async def test_nothing_is_lost_and_everything_goes_on_as_it_would_have(
     build: Build, version: int
 ) -> None:
     url = await build(version)
-    assert (await look(url)).version == version
+    assert (await read_status(url)).version == version
     storage = await open_storage(url, Retention())
     expected = json.loads((FIXTURES / f"schema_{version:04}.json").read_text("utf-8"))
     assert json.loads(json.dumps(await answers(storage))) == expected
     await storage.close()
-    assert (await look(url)).version == VERSIONS[-1]
+    assert (await read_status(url)).version == VERSIONS[-1]
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from opscore.models import Answered, Replica, SessionStatus
+from opscore.processes import place_of_processes
 from opscore.storage import Storage
 from opscore.storage.sql.codec import dump
 from opscore.storage.sql.replicas import replicas
 from opscore.workflow.dispatcher import LEASE
-from opscore.workflow.replicas import Presence, place_of_processes
+from opscore.workflow.replicas import Presence
 from tests.builders import NOW
 from tests.fakes import settle
 from tests.service.conftest import Builder
@@ -95,13 +96,13 @@ async def test_what_another_living_replica_holds_stays_with_it(
 
 
 def test_a_place_is_the_same_for_all_processes_of_a_machine() -> None:
-    code = "from opscore.workflow.replicas import place_of_processes as place; print(place())"
+    code = "from opscore.processes import place_of_processes as place; print(place())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == place_of_processes()
 
 
 def test_without_proc_the_place_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("opscore.workflow.replicas._BOOT", tmp_path / "nothing")
+    monkeypatch.setattr("opscore.processes._BOOT", tmp_path / "nothing")
     assert place_of_processes() == ""
 
 

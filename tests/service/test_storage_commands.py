@@ -29,6 +29,7 @@ from opscore.models import (
     Retention,
     SessionStatus,
 )
+from opscore.processes import place_of_processes
 from opscore.storage import Storage, open_storage
 from opscore.storage.transfer import TransferError, compare
 from opscore.storage.upkeep import location
@@ -39,6 +40,8 @@ from tests.databases import fresh_database, require_postgres
 
 R = TypeVar("R")
 Place = Callable[[], str]
+
+OUTPUT: dict[str, Any] = {"capture_output": True, "text": True, "check": True}
 
 
 @dataclass(frozen=True)
@@ -131,10 +134,38 @@ def test_status_tells_what_is_there_while_a_service_runs(filled: str) -> None:
     assert lines["size"].endswith("MB")
 
 
-def test_status_of_nothing_says_what_to_do(place: Place) -> None:
-    shown = storage("status", "--url", place())
+def test_status_does_not_count_a_replica_whose_process_is_gone(filled: str) -> None:
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **OUTPUT)
+    processes = {"r-here": os.getppid(), "r-killed": int(gone.stdout)}
+
+    async def look(opened: Storage) -> Ended:
+        now = datetime.now(UTC)
+        for name, pid in processes.items():
+            replica = Replica(name, "host", pid, "1.0", now, now, place_of_processes())
+            await opened.beat(replica, now - timedelta(hours=1))
+        set_back = Replica("r-future", "host", 7, "1.0", now, now + timedelta(hours=1))
+        await opened.beat(set_back, now - timedelta(hours=1))
+        return await asyncio.to_thread(storage, "status", "--url", filled)
+
+    said = on(filled, look).said
+    assert "replicas alive   1\n" in said
+    assert "r-here" in said
+
+
+def test_status_of_an_empty_database_says_what_to_do() -> None:
+    require_postgres()
+    with fresh_database() as url:
+        shown = storage("status", "--url", url)
     assert shown.code == 0
     assert "opscore storage migrate" in shown.said
+
+
+def test_status_of_a_missing_file_is_an_error_and_makes_no_file(tmp_path: Path) -> None:
+    refused = storage("status", "--url", f"sqlite:///{tmp_path}/missing.db")
+    assert (refused.code, refused.said) == (2, "")
+    assert "there is no database" in refused.noted
+    assert "opscore storage migrate" in refused.noted
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["status", "migrate"])

@@ -25,8 +25,12 @@ DELETE FROM early_reports WHERE agent_id NOT IN (
 
 
 def ping() -> Program[None]:
-    """A write that changes nothing, for a database may read well and refuse to write."""
-    yield Execute("UPDATE counters SET value = value WHERE name = 'events'")
+    """Write and commit a changed row: SQLite writes nothing for a row that stays as it is, so
+    only a change shows that the disk is full. No other statement locks or reads this row."""
+    yield Execute(
+        "INSERT INTO counters (name, value) VALUES ('pings', 1) "
+        "ON CONFLICT (name) DO UPDATE SET value = counters.value + 1"
+    )
 
 
 def renew(

@@ -148,6 +148,13 @@ class InvalidWorkflowError(ValidationError):
     title = "The workflow definition is not valid"
 
 
+class AgentRequiredError(ValidationError):
+    """A session without an agent was to run steps that name neither agent nor capability."""
+
+    code = "agent_required"
+    title = "Steps of the workflow need an agent"
+
+
 class IdempotencyMismatchError(ValidationError):
     code = "idempotency_mismatch"
     title = "This Idempotency-Key was used with another request"

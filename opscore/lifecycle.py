@@ -12,9 +12,11 @@ from opscore.agentkit_client.addresses import check_endpoint
 from opscore.crash_points import crash_point
 from opscore.exceptions import (
     AgentNotFoundError,
+    AgentRequiredError,
     AgentStateNotFoundError,
     ConflictError,
     DrainingError,
+    Fault,
     IdempotencyInProgressError,
     IdempotencyKeyUsedError,
     IdempotencyMismatchError,
@@ -56,9 +58,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """A wish to start a workflow: a saved one by id, or the definition that came along."""
+    """A wish to start a workflow: a saved one by id, or the definition that came along.
 
-    agent_id: str
+    Without an agent every step must name its own, or a capability.
+    """
+
+    agent_id: str | None
     payload: dict[str, Any]
     workflow_id: str | None = None
     definition: WorkflowDefinition | None = None
@@ -192,8 +197,11 @@ class Lifecycle:
 
     async def _start(self, trigger: Trigger, record: IdempotencyRecord | None) -> Started:
         await self._check_room()
-        await self._check_agent(trigger.agent_id)
+        if trigger.agent_id is not None:
+            await self._check_agent(trigger.agent_id)
         definition, revision = await self._definition(trigger)
+        if trigger.agent_id is None:
+            _check_names_agents(definition)
         if record is not None:
             record = replace(record, workflow_id=definition.id)
         session_id = record.session_id if record else self._make_id()
@@ -246,6 +254,12 @@ class Lifecycle:
         crash_point("cancel.committed")
         return await self.get_session(session_id)
 
+    async def retry_session(self, session_id: str) -> WorkflowSession:
+        """Go on from the task that it failed at; earlier results are kept."""
+        if await self._engine.retry_session(session_id) is None:
+            raise _no_session()
+        return await self.get_session(session_id)
+
     # --- tasks ----------------------------------------------------------------------------
 
     async def get_task(self, task_id: str) -> Task:
@@ -267,6 +281,18 @@ class Lifecycle:
         if await self._engine.task_heartbeat(task_id, progress, attempt) is None:
             raise _no_task()
         crash_point("heartbeat.committed")
+        return await self.get_task(task_id)
+
+    async def retry_task(self, task_id: str, attempt: int | None = None) -> Task:
+        """Have it tried again now, whatever it is doing."""
+        if await self._engine.retry_task(task_id, attempt) is None:
+            raise _no_task()
+        return await self.get_task(task_id)
+
+    async def cancel_task(self, task_id: str, reason: str) -> Task:
+        """End it as failed; its fallback or the end of its session follows."""
+        if await self._engine.cancel_task(task_id, reason) is None:
+            raise _no_task()
         return await self.get_task(task_id)
 
     async def explain(self, task: Task, gate: Gate | None) -> Explanation:
@@ -297,6 +323,21 @@ def _fingerprint(trigger: Trigger) -> str:
         trigger.payload,
     ]
     return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _check_names_agents(definition: WorkflowDefinition) -> None:
+    message = "Name an agentId or an agentCapability here, or give the session an agentId."
+    faults = [
+        Fault(f"/tasks/{number}", message, "agent_required")
+        for number, step in enumerate(definition.tasks)
+        if step.agent_id is None and step.agent_capability is None
+    ]
+    if faults:
+        raise AgentRequiredError(
+            "The session has no agent, but steps of its workflow need one: give an agentId, or "
+            "name an agentId or agentCapability in each step that errors lists.",
+            faults=faults,
+        )
 
 
 def _no_agent() -> AgentNotFoundError:

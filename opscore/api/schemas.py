@@ -1,7 +1,7 @@
 """What requests must look like. JSON is camelCase; AgentKit's own payloads keep their spelling."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
@@ -102,7 +102,7 @@ class AgentDetails(LenientRequest):
 # --- workflows and sessions --------------------------------------------------------------------
 
 
-class TriggerIn(LenientRequest):
+class WorkflowChoice(Request):
     """Exactly one of the two: the id of a saved workflow, or a definition."""
 
     workflow_definition_id: Annotated[str, Field(max_length=128)] | None = None
@@ -110,10 +110,20 @@ class TriggerIn(LenientRequest):
     initial_payload: dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> "TriggerIn":
+    def _one_of_two(self) -> Self:
         if (self.workflow_definition_id is None) == (self.workflow_definition is None):
             raise ValueError("give either workflowDefinitionId or workflowDefinition")
         return self
+
+
+class TriggerIn(WorkflowChoice, LenientRequest):
+    """Start a workflow with the agent in the path as the session's agent."""
+
+
+class SessionIn(WorkflowChoice):
+    """Start a workflow. Without `agentId` each step must name an agent or a capability."""
+
+    agent_id: Annotated[str, Field(max_length=255)] | None = None
 
 
 class SessionPatch(Request):
@@ -127,6 +137,12 @@ class CancelIn(Request):
 
 
 # --- tasks -------------------------------------------------------------------------------------
+
+
+class RetryIn(Request):
+    """With `attempt` the retry is refused once the task has moved on to another attempt."""
+
+    attempt: Attempt | None = None
 
 
 class ResultIn(Request):

@@ -16,7 +16,7 @@ from opscore.api.dependencies import (
     SessionId,
 )
 from opscore.api.problems import CHANGING, CONTENDING, FINDING, READING
-from opscore.api.schemas import CancelIn, SessionPatch, TriggerIn
+from opscore.api.schemas import CancelIn, SessionIn, SessionPatch, TriggerIn, WorkflowChoice
 from opscore.api.tasks import task_views
 from opscore.api.views import (
     EventView,
@@ -26,7 +26,7 @@ from opscore.api.views import (
     TaskView,
     TriggeredView,
 )
-from opscore.lifecycle import Trigger
+from opscore.lifecycle import Lifecycle, Trigger
 from opscore.models import EventFilter, SessionFilter, SessionStatus, TaskFilter
 from opscore.workflow.templates import parse_definition
 
@@ -38,6 +38,20 @@ async def start_session(
     agent_id: AgentId, body: TriggerIn, lifecycle: LifecycleDep, key: IdempotencyKey = None
 ) -> TriggeredView:
     """Start a workflow: a saved one, or the definition in the body."""
+    return await _start(lifecycle, body, agent_id, key)
+
+
+@router.post("/sessions", status_code=202, responses=CONTENDING)
+async def start_session_without_agent(
+    body: SessionIn, lifecycle: LifecycleDep, key: IdempotencyKey = None
+) -> TriggeredView:
+    """Start a workflow whose steps name their agents or capabilities themselves."""
+    return await _start(lifecycle, body, body.agent_id, key)
+
+
+async def _start(
+    lifecycle: Lifecycle, body: WorkflowChoice, agent_id: str | None, key: str | None
+) -> TriggeredView:
     definition = None
     if body.workflow_definition is not None:
         definition = parse_definition(body.workflow_definition)
@@ -111,3 +125,9 @@ async def cancel_session(
     """End the session: waiting tasks never run, running ones are told to stop."""
     reason = (body or CancelIn()).reason
     return SessionDetailView.of(await lifecycle.cancel_session(session_id, reason))
+
+
+@router.post("/session/{session_id}/retry", status_code=202, responses=CONTENDING)
+async def retry_session(session_id: SessionId, lifecycle: LifecycleDep) -> SessionDetailView:
+    """Go on with a failed or timed-out session from the task it stopped at."""
+    return SessionDetailView.of(await lifecycle.retry_session(session_id))

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query
 
 from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep, Cursor, LifecycleDep, Limit, TaskId
-from opscore.api.problems import CHANGING, FINDING, READING
-from opscore.api.schemas import HeartbeatIn, ResultIn
+from opscore.api.problems import CHANGING, CONTENDING, FINDING, READING
+from opscore.api.schemas import CancelIn, HeartbeatIn, ResultIn, RetryIn
 from opscore.api.views import ListView, ResultView, TaskView, View, WhyView
 from opscore.exceptions import PayloadTooLargeError
-from opscore.models import RESULT_LIMIT, TaskFilter, TaskResult, TaskStatus
+from opscore.models import RESULT_LIMIT, Task, TaskFilter, TaskResult, TaskStatus
 
 router = APIRouter(tags=["tasks"])
 
@@ -53,7 +53,10 @@ async def list_tasks(
 @router.get("/task/{task_id}", responses=FINDING)
 async def get_task(task_id: TaskId, core: CoreDep) -> TaskView:
     """One task; while it waits, with the reason."""
-    task = await core.lifecycle.get_task(task_id)
+    return await _task_view(core, await core.lifecycle.get_task(task_id))
+
+
+async def _task_view(core: Core, task: Task) -> TaskView:
     reasons = await core.lifecycle.pending_reasons((task,), core.dispatcher.gate())
     return TaskView.of(task, reasons.get(task.id))
 
@@ -63,6 +66,20 @@ async def explain_task(task_id: TaskId, core: CoreDep) -> WhyView:
     """Why the task waits, the reason against each agent, and what would unblock it."""
     task = await core.lifecycle.get_task(task_id)
     return WhyView.of(task, await core.lifecycle.explain(task, core.dispatcher.gate()))
+
+
+@router.post("/task/{task_id}/retry", status_code=202, responses=CONTENDING)
+async def retry_task(task_id: TaskId, core: CoreDep, body: RetryIn | None = None) -> TaskView:
+    """Try the task again now: take it back from its agent, end its delay, or undo its failure."""
+    attempt = body.attempt if body else None
+    return await _task_view(core, await core.lifecycle.retry_task(task_id, attempt))
+
+
+@router.post("/task/{task_id}/cancel", status_code=202, responses=CONTENDING)
+async def cancel_task(task_id: TaskId, core: CoreDep, body: CancelIn | None = None) -> TaskView:
+    """End the task as failed; its fallback or the end of its session follows."""
+    reason = (body or CancelIn()).reason
+    return await _task_view(core, await core.lifecycle.cancel_task(task_id, reason))
 
 
 @router.get("/task/{task_id}/trace", responses=FINDING)

@@ -20,6 +20,7 @@ class EventType(StrEnum):
     WORKFLOW_SAVED = "workflow.saved"
     WORKFLOW_DELETED = "workflow.deleted"
     SESSION_STARTED = "session.started"
+    SESSION_RESUMED = "session.resumed"
     SESSION_UPDATED = "session.updated"
     SESSION_COMPLETED = "session.completed"
     SESSION_FAILED = "session.failed"

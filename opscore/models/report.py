@@ -52,6 +52,7 @@ class FailureCode(StrEnum):
     RUN_TIMEOUT = "run_timeout"
     LEASE_LOST = "lease_lost"
     AGENT_GONE = "agent_gone"
+    CANCELLED = "cancelled"
     UNRESOLVED_REFERENCE = "unresolved_reference"
 
 

@@ -143,6 +143,11 @@ class Engine:
             lambda facts, ctx: decisions.cancel_session(facts, reason, ctx),
         )
 
+    async def retry_session(self, session_id: str) -> Change | None:
+        return await self._change(
+            lambda: self.storage.session_facts(session_id), decisions.retry_session
+        )
+
     async def update_session(self, session_id: str, metadata: dict[str, Any]) -> Change | None:
         return await self._change(
             lambda: self.storage.session(session_id),
@@ -178,6 +183,18 @@ class Engine:
         return await self._change(
             lambda: self.storage.task_facts(task_id),
             lambda facts, ctx: decisions.on_heartbeat(facts, progress, attempt, ctx),
+        )
+
+    async def retry_task(self, task_id: str, attempt: int | None) -> Change | None:
+        return await self._change(
+            lambda: self.storage.task_facts(task_id),
+            lambda facts, ctx: decisions.retry_task_now(facts, attempt, ctx),
+        )
+
+    async def cancel_task(self, task_id: str, reason: str) -> Change | None:
+        return await self._change(
+            lambda: self.storage.task_facts(task_id),
+            lambda facts, ctx: decisions.cancel_task(facts, reason, ctx),
         )
 
     # --- time -----------------------------------------------------------------------------

@@ -575,3 +575,45 @@ async def test_what_would_be_forgotten_is_what_is_forgotten(open_with: Opener, n
     assert await prune_all(storage, retention, now) == foreseen
     assert foreseen["sessions"] >= 2
     assert await storage.prunable(retention, at(now)) == {}
+
+
+async def test_reopened_session_is_not_pruned_until_it_ends_again(storage: Storage) -> None:
+    session, task = one_run(1)
+    await put(storage, session, task)
+    failed = bump(session, status=SessionStatus.FAILED, ended_at=at(0))
+    lost = bump(task, status=TaskStatus.FAILED, ended_at=at(0))
+    await put(storage, failed, lost)
+    open_again = bump(failed, status=SessionStatus.WAITING, ended_at=None)
+    queued = bump(lost, status=TaskStatus.QUEUED, ended_at=None)
+    await put(storage, open_again, queued)
+    assert await storage.prunable(Retention(), at(2 * WEEK)) == {}
+    assert await prune_all(storage, Retention(), 2 * WEEK) == {}
+    counts = await storage.counts()
+    assert (counts.sessions, counts.by_status) == (1, {"queued": 1})
+    await put(
+        storage,
+        bump(open_again, status=SessionStatus.COMPLETED, ended_at=at(WEEK)),
+        bump(queued, status=TaskStatus.COMPLETED, ended_at=at(WEEK)),
+    )
+    assert await prune_all(storage, Retention(), WEEK + 60) == {}
+    assert await prune_all(storage, Retention(), 3 * WEEK) == {"sessions": 1, "tasks": 1}
+    assert (await storage.counts()).by_status == {}
+
+
+async def test_reopened_task_is_claimed_again_with_the_next_attempt(storage: Storage) -> None:
+    await put(storage, builders.agent())
+    session, task = one_run(1)
+    await put(storage, session, task)
+    [first] = await claim(storage)
+    failed = bump(first.session, status=SessionStatus.FAILED, ended_at=at(1))
+    lost = bump(first.task, status=TaskStatus.FAILED, ended_at=at(1), owner=None, lease_until=None)
+    await put(storage, failed, lost)
+    await put(
+        storage,
+        bump(failed, status=SessionStatus.WAITING, ended_at=None),
+        bump(lost, status=TaskStatus.QUEUED, ended_at=None),
+    )
+    [again] = await claim(storage, after=2)
+    assert (again.task.id, again.task.attempt) == (task.id, first.task.attempt + 1)
+    page = await storage.odd_sessions(None, 100)
+    assert page.items == ()

@@ -150,6 +150,34 @@ def test_nothing_leaves_an_ended_status() -> None:
     assert all(not SESSION_TRANSITIONS[status] for status in ENDED)
 
 
+REOPENED = {TaskStatus.FAILED, TaskStatus.TIMED_OUT, TaskStatus.CANCELLED}
+
+
+@pytest.mark.parametrize("before", sorted(ENDS))
+@pytest.mark.parametrize("after", list(TaskStatus))
+def test_ended_task_moves_only_to_queued_and_only_where_reopened(
+    before: TaskStatus, after: TaskStatus
+) -> None:
+    if before is after or (before in REOPENED and after is Q):
+        check_task(before, after, reopens=True)
+    else:
+        with pytest.raises(IllegalTransitionError):
+            check_task(before, after, reopens=True)
+
+
+@pytest.mark.parametrize("before", ENDED)
+@pytest.mark.parametrize("after", list(SessionStatus))
+def test_ended_session_moves_only_to_waiting_and_only_where_reopened(
+    before: SessionStatus, after: SessionStatus
+) -> None:
+    reopens = before in (SessionStatus.FAILED, SessionStatus.TIMED_OUT)
+    if before is after or (reopens and after is SessionStatus.WAITING):
+        check_session(before, after, reopens=True)
+    else:
+        with pytest.raises(IllegalTransitionError):
+            check_session(before, after, reopens=True)
+
+
 def test_F12_a_draft_refuses_to_move_what_has_ended() -> None:
     draft = Draft(context())
     with pytest.raises(IllegalTransitionError):

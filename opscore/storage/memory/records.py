@@ -124,8 +124,12 @@ class Records:
         self.sessions[session.id] = session
         if before is None:
             self.sessions_by_age.add(session.created_at, session.id)
-        if session.ended_at is not None and (before is None or before.ended_at is None):
+        ended_at = before.ended_at if before is not None else None
+        if session.ended_at is not None and ended_at is None:
             self.ended_sessions.append((session.ended_at, session.id))
+        elif session.ended_at is None and ended_at is not None:
+            # Linear in the number of ended sessions, but only an operator's retry comes here.
+            self.ended_sessions.remove((ended_at, session.id))
         if before is not None:
             self.session_statuses[before.status] -= 1
         self.session_statuses[session.status] += 1

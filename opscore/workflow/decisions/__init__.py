@@ -10,6 +10,7 @@ from opscore.workflow.decisions.agents import (
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.deadlines import on_session_due, on_stranded, on_task_due
+from opscore.workflow.decisions.interventions import cancel_task, retry_session, retry_task_now
 from opscore.workflow.decisions.outcomes import on_outcome, run_deadline
 from opscore.workflow.decisions.repairs import repair_session, repair_task
 from opscore.workflow.decisions.reports import (
@@ -31,6 +32,7 @@ __all__ = [
     "Context",
     "Registered",
     "cancel_session",
+    "cancel_task",
     "deregister_agent",
     "enqueue_task",
     "fallback_task",
@@ -48,7 +50,9 @@ __all__ = [
     "register_agent",
     "repair_session",
     "repair_task",
+    "retry_session",
     "retry_task",
+    "retry_task_now",
     "run_deadline",
     "schedule_task",
     "start_session",

@@ -23,6 +23,7 @@ class Draft:
         self._revs: dict[str, int] = {}
         self._events: list[Event] = []
         self._abandoned: list[Task] = []
+        self._reopened: set[str] = set()
         self._follow_ups: deque[Callable[[], None]] = deque()
         self._may_ready = False
         self.forwarding_works: bool | None = None
@@ -40,14 +41,14 @@ class Draft:
 
     def session(self, session: WorkflowSession, **changes: Any) -> WorkflowSession:
         updated = evolve(session, rev=self._next_rev(session.id, session.rev), **changes)
-        check_session(session.status, updated.status)
+        check_session(session.status, updated.status, session.id in self._reopened)
         self._sessions[session.id] = updated
         return updated
 
     def task(self, task: Task, **changes: Any) -> Task:
         updated = evolve(task, rev=self._next_rev(task.id, task.rev), **changes)
         if task.rev:
-            check_task(task.status, updated.status)
+            check_task(task.status, updated.status, task.id in self._reopened)
         if updated.status is not task.status or task.rev == 0:
             self._may_ready = True
         self._tasks[task.id] = updated
@@ -56,6 +57,10 @@ class Draft:
     def latest(self, agent: Agent) -> Agent:
         """The agent as this draft has it."""
         return self._agents.get(agent.id, agent)
+
+    def reopen(self, session: WorkflowSession, task: Task) -> None:
+        """Allow this ended session and its ended task to go on."""
+        self._reopened |= {session.id, task.id}
 
     def abandon(self, task: Task) -> None:
         """The task, as it was in flight, is taken from its agent."""

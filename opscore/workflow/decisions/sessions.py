@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -44,12 +45,16 @@ def start_session(
         created_at=ctx.now,
         agent_id=agent_id,
         input=payload or _NO_INPUT,
-        deadline_at=ctx.now + definition.timeout if definition.timeout else None,
+        deadline_at=session_deadline(definition, ctx.now),
     )
     session = draft.session(session)
     draft.session_event(EventType.SESSION_STARTED, session, workflowId=definition.id)
     start_step(draft, session, definition.first(), overrides=payload)
     return replace(draft.change(), idempotency=idempotency)
+
+
+def session_deadline(definition: WorkflowDefinition, now: datetime) -> datetime | None:
+    return now + definition.timeout if definition.timeout else None
 
 
 def cancel_session(facts: SessionFacts, reason: str, ctx: Context) -> Change:

@@ -62,17 +62,15 @@ def start_step(
 ) -> None:
     """Make the task of a step. `overrides` are values that replace its parameters as they are."""
     task = _new_task(draft, session, step, stands_for)
-    given = overrides or {}
-    own = {name: value for name, value in step.parameters.items() if name not in given}
     try:
-        parameters = resolve(own, _scope(session)) if own else {}
+        parameters = resolved_parameters(session, step, overrides or {})
     except UnresolvedReferenceError as error:
         failure = Failure(FailureCode.UNRESOLVED_REFERENCE, str(error), terminal=True)
         task = draft.task(task)
         draft.task_event(EventType.TASK_QUEUED, task)
         handle_task_failure(draft, task, session, failure)
         return
-    task = replace(task, parameters=_settled(step.parameters, {**parameters, **given}))
+    task = replace(task, parameters=parameters)
     if step.delay:
         schedule_task(draft, task, draft.ctx.now + step.delay)
     else:
@@ -112,7 +110,6 @@ def _new_task(
     draft: Draft, session: WorkflowSession, step: TaskDefinition, stands_for: str | None
 ) -> Task:
     now = draft.ctx.now
-    wants_capability = step.agent_capability is not None
     return Task(
         id=task_id(session.id, step.task_id, stands_for),
         session_id=session.id,
@@ -125,16 +122,33 @@ def _new_task(
         priority=step.priority,
         message_type=step.message_type,
         tool_name=step.tool_name,
-        wanted_agent=None if wants_capability else (step.agent_id or session.agent_id),
-        wanted_capability=step.agent_capability,
-        preferred_agent=session.agent_id if wants_capability else None,
         parameters=step.parameters,
+        **wanted_by(step, session),
     )
 
 
-def _settled(written: Mapping[str, Any], resolved: dict[str, Any]) -> Mapping[str, Any]:
-    """What the definition says, if nothing in it was replaced: many tasks then share it."""
-    return written if resolved == written else resolved
+def wanted_by(step: TaskDefinition, session: WorkflowSession) -> dict[str, Any]:
+    """Return the task fields that say which agents may have the step."""
+    if step.agent_capability is None:
+        wanted = step.agent_id or session.agent_id
+        return {"wanted_agent": wanted, "wanted_capability": None, "preferred_agent": None}
+    return {
+        "wanted_agent": None,
+        "wanted_capability": step.agent_capability,
+        "preferred_agent": session.agent_id,
+    }
+
+
+def resolved_parameters(
+    session: WorkflowSession, step: TaskDefinition, overrides: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Resolve the step's references; `overrides` replace its parameters as they are.
+
+    Where nothing is replaced the definition's own mapping is returned: many tasks share it.
+    """
+    own = {name: value for name, value in step.parameters.items() if name not in overrides}
+    parameters = {**(resolve(own, _scope(session)) if own else {}), **overrides}
+    return step.parameters if parameters == step.parameters else parameters
 
 
 def _after(now: datetime, duration: timedelta | None) -> datetime | None:
@@ -255,7 +269,7 @@ def retry_task(draft: Draft, task: Task, session: WorkflowSession, failure: Fail
         direct_next=False,
         error=describe(failure),
     )
-    _session_waits(draft, session)
+    set_session_waiting(draft, session)
 
 
 def requeue(
@@ -272,7 +286,7 @@ def requeue(
         schedule_task(draft, task, draft.ctx.now + pause, error=describe(failure), **changes)
     else:
         enqueue_task(draft, task, facts.session, error=describe(failure), **changes)
-    _session_waits(draft, facts.session)
+    set_session_waiting(draft, facts.session)
 
 
 def fallback_task(draft: Draft, task: Task, session: WorkflowSession, failure: Failure) -> None:
@@ -297,13 +311,13 @@ def fallback_task(draft: Draft, task: Task, session: WorkflowSession, failure: F
                 not_found=0,
                 error=describe(failure),
             )
-            _session_waits(draft, session)
+            set_session_waiting(draft, session)
         case FallbackTask(step_id):
             draft.task_event(EventType.TASK_FALLBACK, task, kind="task", to=step_id)
             _end_failed(draft, task, failure)
             stand_in = session.definition.task(step_id)
             stands_for = task.stands_for or task.step_id
-            waiting = _session_waits(draft, session)
+            waiting = set_session_waiting(draft, session)
             draft.then(lambda: start_step(draft, waiting, stand_in, stands_for))
         case None:
             _fail_task(draft, task, session, failure)
@@ -375,7 +389,7 @@ def cancel_tasks(draft: Draft, tasks: tuple[Task, ...], reason: str) -> None:
         draft.task_event(EventType.TASK_CANCELLED, cancelled, reason=reason)
 
 
-def _session_waits(draft: Draft, session: WorkflowSession) -> WorkflowSession:
+def set_session_waiting(draft: Draft, session: WorkflowSession) -> WorkflowSession:
     if session.status is not SessionStatus.RUNNING:
         return session
     return draft.session(session, status=SessionStatus.WAITING)

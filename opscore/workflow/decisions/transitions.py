@@ -33,15 +33,31 @@ SESSION_TRANSITIONS: dict[SessionStatus, frozenset[SessionStatus]] = {
 }
 
 
+# Only an operator's retry makes these: it opens a failed session and the task it failed at again.
+REOPENED_TASKS: dict[TaskStatus, TaskStatus] = {
+    TaskStatus.FAILED: TaskStatus.QUEUED,
+    TaskStatus.TIMED_OUT: TaskStatus.QUEUED,
+    TaskStatus.CANCELLED: TaskStatus.QUEUED,
+}
+REOPENED_SESSIONS: dict[SessionStatus, SessionStatus] = {
+    SessionStatus.FAILED: SessionStatus.WAITING,
+    SessionStatus.TIMED_OUT: SessionStatus.WAITING,
+}
+
+
 class IllegalTransitionError(AssertionError):
     """A decision wanted a transition that the table does not have."""
 
 
-def check_task(before: TaskStatus, after: TaskStatus) -> None:
-    if before is not after and after not in TASK_TRANSITIONS[before]:
+def check_task(before: TaskStatus, after: TaskStatus, reopens: bool = False) -> None:
+    if before is after or after in TASK_TRANSITIONS[before]:
+        return
+    if not (reopens and REOPENED_TASKS.get(before) is after):
         raise IllegalTransitionError(f"task: {before} to {after}")
 
 
-def check_session(before: SessionStatus, after: SessionStatus) -> None:
-    if before is not after and after not in SESSION_TRANSITIONS[before]:
+def check_session(before: SessionStatus, after: SessionStatus, reopens: bool = False) -> None:
+    if before is after or after in SESSION_TRANSITIONS[before]:
+        return
+    if not (reopens and REOPENED_SESSIONS.get(before) is after):
         raise IllegalTransitionError(f"session: {before} to {after}")

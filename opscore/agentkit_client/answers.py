@@ -18,7 +18,9 @@ from opscore.models import (
     FailureCode,
     MessageType,
     Outcome,
+    StateWord,
     Task,
+    normalise_state,
 )
 
 MAX_ANSWER = 1024 * 1024
@@ -26,8 +28,10 @@ MAX_KEPT_BODY = 4096
 MAX_MESSAGE = 500
 
 _AGENT_UNKNOWN = re.compile(r"Agent with ID '.*' not found\.?", re.DOTALL)
+_TOOL_DETAILS = ("External tool ", "Tool ")
+_TOOL_UNKNOWN = re.compile(r"(External tool|Tool) '[^']*' not found\.?")
 _NO_ROUTE = "Not Found"
-_ERROR_WORDS = frozenset({"error", "failed"})
+_ERROR_WORDS = frozenset({"error", "failed", "failure"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +62,7 @@ def agentkit_outcome(answer: HttpAnswer, task: Task, now: datetime) -> Outcome:
         return Accepted() if status else _unclear("AgentKit", answer, "it names no status")
     if status != "success":
         return _unclear("AgentKit", answer, "its status is not success")
-    data = document.get("data")
-    result = data["result"] if isinstance(data, dict) and "result" in data else data
-    return _answered(result, "The tool")
+    return _answered(_tool_result(document.get("data")), "The tool")
 
 
 def direct_outcome(answer: HttpAnswer, endpoint: str, now: datetime) -> Outcome:
@@ -73,27 +75,77 @@ def direct_outcome(answer: HttpAnswer, endpoint: str, now: datetime) -> Outcome:
         document = _value(answer)
     except UnacceptableBodyError as error:
         return _unclear("The agent", answer, str(error))
+    if not isinstance(document, dict):
+        return Accepted()
     status = _status(document)
-    if status == "completed":
-        return _answered(document.get("result"), "The agent")
-    return _agent_error(document) if status in _ERROR_WORDS else Accepted()
+    if _is_completion(answer.status, status, document):
+        return _answered(_agent_result(document), "The agent")
+    if status in _ERROR_WORDS:
+        return _agent_error(document)
+    carries_result = document.get("result") is not None
+    return Accepted(_unclear_status(document["status"]) if carries_result else None)
+
+
+def _is_completion(code: int, status: str | None, document: Mapping[str, Any]) -> bool:
+    """Whether the agent answers that it has done the work, in one of the words of a state report.
+
+    With 202 the word `success` alone says only that the agent took the task.
+    """
+    if status is None:
+        return document.get("status") is None and "result" in document
+    is_receipt = code == 202 and status == "success" and "result" not in document
+    return normalise_state(status) is StateWord.FINISHED and not is_receipt
+
+
+def _agent_result(document: Mapping[str, Any]) -> Any:
+    if "result" in document:
+        return document["result"]
+    return {key: value for key, value in document.items() if key != "status"} or None
+
+
+def _unclear_status(status: Any) -> str:
+    return (
+        f"The agent answered a result with the status {_bounded(status)!r}, which says neither "
+        "that the task is completed nor that it failed; the task goes on. Answer with the "
+        "status completed or failed."
+    )
+
+
+def _tool_result(data: Any) -> Any:
+    """Return the tool's result, or its whole answer where that holds more than a result."""
+    return data["result"] if isinstance(data, dict) and data.keys() == {"result"} else data
 
 
 def _agentkit_refusal(answer: HttpAnswer, task: Task, now: datetime) -> Failure:
+    is_tool = task.message_type is MessageType.TOOL_INVOCATION
+    detail = _detail(answer)
+    if is_tool and detail is not None and detail.startswith(_TOOL_DETAILS):
+        return _tool_refusal(answer, detail)
     if answer.status != 404:
         return _refusal("AgentKit", answer, now)
-    detail = _detail(answer)
     if detail is None or detail == _NO_ROUTE:
         return _failure(
             FailureCode.UPSTREAM_ERROR,
             "AgentKit does not know the address that was called (404); check AGENTKIT_API_URL.",
             answer,
         )
-    is_tool = task.message_type is MessageType.TOOL_INVOCATION
     if is_tool and not _AGENT_UNKNOWN.fullmatch(detail):
-        message = "AgentKit does not know the tool (404); check toolName in the workflow."
-        return _failure(FailureCode.REJECTED, message, answer, terminal=True)
+        return _tool_unknown(answer)
     return _failure(FailureCode.AGENT_UNKNOWN, "AgentKit does not know the agent (404).", answer)
+
+
+def _tool_refusal(answer: HttpAnswer, detail: str) -> Failure:
+    """The tool failed: AgentKit hands on whatever status the tool's endpoint answered."""
+    if answer.status == 404 and _TOOL_UNKNOWN.fullmatch(detail):
+        return _tool_unknown(answer)
+    message = f"The tool failed (HTTP {answer.status}): {_one_line(detail)}"
+    failure = _failure(FailureCode.TOOL_ERROR, message, answer)
+    return replace(failure, error={"message": _bounded(detail), "code": None})
+
+
+def _tool_unknown(answer: HttpAnswer) -> Failure:
+    message = "AgentKit does not know the tool (404); check toolName in the workflow."
+    return _failure(FailureCode.REJECTED, message, answer, terminal=True)
 
 
 def _agent_refusal(answer: HttpAnswer, endpoint: str, now: datetime) -> Failure:
@@ -154,7 +206,8 @@ def _reported_error(document: Mapping[str, Any], answer: HttpAnswer) -> Failure:
 def _agent_error(document: Mapping[str, Any]) -> Failure:
     named = (document.get(key) for key in ("error", "message", "detail"))
     said = next((value for value in named if value), None)
-    reason = _one_line(said) if isinstance(said, str) else "its answer says why"
+    text = said.get("message") if isinstance(said, dict) else said
+    reason = _one_line(text) if isinstance(text, str) else "its answer says why"
     message = f"The agent answered that the task failed: {reason}"
     large = len(orjson.dumps(said)) > MAX_KEPT_BODY
     return Failure(FailureCode.AGENT_ERROR, message, error=_bounded(said) if large else said)

@@ -52,6 +52,7 @@ from opscore.models.report import (
     Registration,
     StateReport,
     TaskResult,
+    failure_code,
 )
 from opscore.models.session import SESSION_RESULTS_LIMIT, SessionStatus, WorkflowSession
 from opscore.models.task import Delivery, Task, TaskStatus, agent_lane, capability_lane
@@ -117,6 +118,7 @@ __all__ = [
     "agent_lane",
     "availability",
     "capability_lane",
+    "failure_code",
     "normalise_state",
     "slots",
 ]

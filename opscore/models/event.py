@@ -40,6 +40,7 @@ class EventType(StrEnum):
     TASK_TIMED_OUT = "task.timed_out"
     TASK_CANCELLED = "task.cancelled"
     TASK_LATE = "task.late"
+    TASK_ANSWER_UNCLEAR = "task.answer_unclear"
     DELIVERY_LEARNED = "delivery.learned"
     STORAGE_PRUNED = "storage.pruned"
     STORAGE_REPAIRED = "storage.repaired"

@@ -1,5 +1,6 @@
 """What comes in from outside: state reports, task reports, and how a delivery ended."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -72,10 +73,33 @@ class Failure:
     body: str | None = None
     error: Any = None
 
+    @property
+    def shown_code(self) -> str:
+        """Return the code that the agent gave its error, or else the failure's own."""
+        code = self.error.get("code") if isinstance(self.error, Mapping) else None
+        if self.code is not FailureCode.AGENT_ERROR or not isinstance(code, str):
+            return self.code.value
+        is_usable = _AGENT_CODE.fullmatch(code) is not None and code not in _FAILURE_CODES
+        return code if is_usable else self.code.value
+
+
+_AGENT_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
+_FAILURE_CODES = frozenset(FailureCode)
+
+
+def failure_code(error: Mapping[str, Any] | None) -> str | None:
+    """Return the FailureCode of a stored error, which may show a code of the agent's own."""
+    return None if error is None else error.get("failure", error.get("code"))
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The other side took the message; nothing is known of the work yet."""
+    """The other side took the message; nothing is known of the work yet.
+
+    `unclear` says what in the answer was not understood, as whole sentences.
+    """
+
+    unclear: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

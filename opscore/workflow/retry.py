@@ -51,9 +51,8 @@ def backoff(policy: RetryPolicy, attempt: int) -> timedelta:
 
 def _is_excluded(policy: RetryPolicy, failure: Failure) -> bool:
     message = failure.message.lower()
-    return any(
-        word == failure.code.value or word.lower() in message for word in policy.non_retryable
-    )
+    codes = (failure.code.value, failure.shown_code)
+    return any(word in codes or word.lower() in message for word in policy.non_retryable)
 
 
 def _draw(seed: str) -> float:

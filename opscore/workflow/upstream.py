@@ -48,6 +48,8 @@ class Upstream:
         if isinstance(outcome, Failure) and blames(task, outcome):
             self._distrust(outcome)
             return
+        if _is_slow_tool(task, outcome):
+            return
         self._breaker = self._breaker.succeeded(self._limit)
         if self._breaker.ramp is None:
             self._troubled_since = None
@@ -76,8 +78,12 @@ class Upstream:
 
 
 def blames(task: Task, failure: Failure) -> bool:
-    """Whether the failure is AgentKit's own; a tool that fails is not."""
+    """Whether the failure is AgentKit's own; a tool that is slow or fails is not."""
+    return failure.code in _AT_FAULT and not _is_slow_tool(task, failure)
+
+
+def _is_slow_tool(task: Task, outcome: Outcome) -> bool:
+    """AgentKit answers when the tool has: silence says nothing about AgentKit itself."""
     is_tool = task.message_type is MessageType.TOOL_INVOCATION
-    if is_tool and failure.code is FailureCode.UPSTREAM_ERROR:
-        return False
-    return failure.code in _AT_FAULT
+    is_unknown = isinstance(outcome, Failure) and outcome.code is FailureCode.OUTCOME_UNKNOWN
+    return is_tool and is_unknown

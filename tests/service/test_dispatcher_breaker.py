@@ -163,7 +163,12 @@ async def test_only_failures_of_agentkit_in_a_row_open_the_breaker(
 
 @pytest.mark.parametrize(
     ("code", "is_broken"),
-    [(FailureCode.UPSTREAM_ERROR, False), (FailureCode.UNREACHABLE, True)],
+    [
+        (FailureCode.TOOL_ERROR, False),
+        (FailureCode.OUTCOME_UNKNOWN, False),
+        (FailureCode.UPSTREAM_ERROR, True),
+        (FailureCode.UNREACHABLE, True),
+    ],
 )
 async def test_a_tool_that_fails_is_not_agentkits_fault(
     build: Builder, code: FailureCode, is_broken: bool

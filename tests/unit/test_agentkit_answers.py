@@ -23,6 +23,7 @@ from opscore.models import (
     MessageType,
     Outcome,
 )
+from opscore.workflow.upstream import blames
 from tests.unit.agentkit_values import NOW, make_task
 
 WORKFLOW = make_task()
@@ -93,6 +94,7 @@ def test_agentkit_took_the_task(status: int, body: Any) -> None:
         ({"result": 3}, 3),
         ({"result": None}, None),
         ({"value": 3}, {"value": 3}),
+        ({"result": 3, "unit": "m"}, {"result": 3, "unit": "m"}),
         (None, None),
         ("text", "text"),
     ],
@@ -226,10 +228,37 @@ def test_F26_to_F29_and_F33_refusals(
         assert failed.body == '{"detail":"why"}'
 
 
-def test_F26_500_from_agentkit_may_pass() -> None:
-    body = {"detail": "External tool 'mock_tool' returned error: Status 500 - Response: {}"}
-    failed = failure(agentkit_outcome(answer(500, body), TOOL, NOW))
-    assert (failed.code, failed.terminal) == (FailureCode.UPSTREAM_ERROR, False)
+@pytest.mark.fault("F125")
+@pytest.mark.parametrize(
+    "status", [302, 400, 401, 403, 404, 409, 422, 429, 500, 502, 503, 504, 666]
+)
+@pytest.mark.parametrize("who", ["External tool 'mock_tool'", "Tool 'mock_tool'"])
+def test_status_of_a_tools_endpoint_is_the_tools_failure(status: int, who: str) -> None:
+    detail = f"{who} returned error: Status {status} - Response: {{}}"
+    given_answer = answer(status, {"detail": detail}, retry_after="9")
+    failed = failure(agentkit_outcome(given_answer, TOOL, NOW))
+    assert (failed.code, failed.status) == (FailureCode.TOOL_ERROR, status)
+    assert not failed.terminal
+    assert not failed.free
+    assert failed.retry_after is None
+    assert failed.message == f"The tool failed (HTTP {status}): {detail}"
+    assert failed.error == {"message": detail, "code": None}
+    assert not blames(TOOL, failed)
+
+
+@pytest.mark.fault("F125")
+@pytest.mark.parametrize("who", ["External tool", "Tool"])
+def test_unknown_tool_is_not_tried_again(who: str) -> None:
+    body = {"detail": f"{who} 'mock_tool' not found."}
+    failed = failure(agentkit_outcome(answer(404, body), TOOL, NOW))
+    assert (failed.code, failed.terminal) == (FailureCode.REJECTED, True)
+
+
+@pytest.mark.fault("F125")
+def test_tool_detail_on_a_workflow_task_is_agentkits_own_failure() -> None:
+    body = {"detail": "Tool 'mock_tool' returned error: Status 401"}
+    failed = failure(agentkit_outcome(answer(401, body), WORKFLOW, NOW))
+    assert failed.code is FailureCode.UNAUTHORIZED
 
 
 @pytest.mark.parametrize("body", [b"x" * 100_000, b"\xff" * 100_000, "\u20ac".encode() * 40_000])
@@ -251,23 +280,52 @@ def test_F91_a_kept_body_holds_no_control_characters() -> None:
         (b"\r\n", Accepted()),
         ({}, Accepted()),
         ({"status": "accepted"}, Accepted()),
-        ({"status": "success", "result": 1}, Accepted()),
         ({"ok": True}, Accepted()),
+        ({"status": "accepted", "result": None}, Accepted()),
         ("ok", Accepted()),
+        ([1], Accepted()),
         ({"status": "completed", "result": {"urls": ["a"]}}, Answered({"urls": ["a"]})),
         ({"status": "Completed", "result": "text"}, Answered("text")),
+        ({"status": "success", "result": 1}, Answered(1)),
+        ({"status": " DONE ", "result": 0}, Answered(0)),
+        ({"status": "finished", "result": None}, Answered(None)),
+        ({"status": "finished", "urls": ["a"], "count": 1}, Answered({"urls": ["a"], "count": 1})),
         ({"status": "completed"}, Answered(None)),
+        ({"result": {"urls": ["a"]}}, Answered({"urls": ["a"]})),
+        ({"result": None}, Answered(None)),
+        ({"status": None, "result": 1}, Answered(1)),
     ],
 )
-@pytest.mark.parametrize("status", [200, 202, 204])
+@pytest.mark.parametrize("status", [200, 201, 202])
 def test_an_agent_took_or_finished_the_task(body: Any, outcome: Outcome, status: int) -> None:
     assert direct_outcome(answer(status, body), ENDPOINT, NOW) == outcome
+
+
+def test_success_with_202_and_no_result_is_an_acceptance() -> None:
+    body = {"status": "success", "message": "Task accepted."}
+    assert direct_outcome(answer(202, body), ENDPOINT, NOW) == Accepted()
+    assert direct_outcome(answer(200, body), ENDPOINT, NOW) == Answered(
+        {"message": "Task accepted."}
+    )
+
+
+@pytest.mark.parametrize("status", ["ok", "accepted", "running", "idle", "", 1, {"a": 1}])
+def test_result_with_an_unknown_status_is_named_in_the_acceptance(status: Any) -> None:
+    outcome = direct_outcome(answer(200, {"status": status, "result": 1}), ENDPOINT, NOW)
+    assert isinstance(outcome, Accepted)
+    assert outcome.unclear is not None
+    assert str(status) in outcome.unclear.replace('"', "'").replace(":", ": ")
 
 
 @pytest.mark.parametrize(
     ("body", "error", "message"),
     [
         ({"status": "failed", "error": "no disk"}, "no disk", "no disk"),
+        (
+            {"status": "failure", "error": {"code": "bad_topic", "message": "No topic"}},
+            {"code": "bad_topic", "message": "No topic"},
+            "No topic",
+        ),
         ({"status": "error", "message": "no\nnet"}, "no\nnet", "no net"),
         ({"status": "error", "detail": {"code": 7}}, {"code": 7}, "its answer says why"),
         ({"status": "FAILED"}, None, "its answer says why"),

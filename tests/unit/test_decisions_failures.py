@@ -20,6 +20,7 @@ from opscore.models import (
     Task,
     TaskStatus,
     WorkflowSession,
+    failure_code,
 )
 from opscore.workflow.decisions import fallback_task, on_outcome, retry_task
 from opscore.workflow.decisions.draft import Draft
@@ -57,6 +58,37 @@ def fail(one: Task, where: WorkflowSession, failure: Failure = ERROR) -> Change:
 
 def flow(fallback: Fallback | None = None, **changes: Any) -> WorkflowSession:
     return session(step("one", retry=FIXED, fallback=fallback), step("spare"), **changes)
+
+
+# --- codes ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "shown"),
+    [
+        (FailureCode.AGENT_ERROR, {"code": "bad_topic"}, "bad_topic"),
+        (FailureCode.AGENT_ERROR, {"code": "E-1:x.y"}, "E-1:x.y"),
+        (FailureCode.AGENT_ERROR, {"code": "start_timeout"}, "agent_error"),
+        (FailureCode.AGENT_ERROR, {"code": "two words"}, "agent_error"),
+        (FailureCode.AGENT_ERROR, {"code": "x" * 65}, "agent_error"),
+        (FailureCode.AGENT_ERROR, {"code": 7}, "agent_error"),
+        (FailureCode.AGENT_ERROR, "bad_topic", "agent_error"),
+        (FailureCode.TOOL_ERROR, {"code": "EXTERNAL_TOOL_EXECUTION_FAILED"}, "tool_error"),
+    ],
+)
+def test_error_of_a_task_shows_the_code_that_its_agent_gave(
+    code: FailureCode, error: Any, shown: str
+) -> None:
+    spent = Failure(code, "It broke.", terminal=True, error=error)
+    change = fail(dispatched(), flow(), spent)
+    stored = change.tasks[0].error
+    assert stored is not None
+    assert stored["code"] == shown
+    assert failure_code(stored) == code
+    assert [event.data["code"] for event in change.events if "code" in event.data] == [
+        shown,
+        shown,
+    ]
 
 
 # --- retry ------------------------------------------------------------------------------------

@@ -79,6 +79,13 @@ def test_F5_an_accepted_task_waits_for_its_agent_and_no_more_for_its_dispatcher(
     assert change.forwarding_works is None
 
 
+def test_result_that_was_not_understood_is_an_event_beside_the_acceptance() -> None:
+    change = settle(dispatched(), Accepted("The status is not known."), DIRECT)
+    assert types(change.events) == ["task.accepted", "task.answer_unclear"]
+    assert change.events[1].data["message"] == "The status is not known."
+    assert change.tasks[0].accepted_at == NOW
+
+
 @pytest.mark.parametrize(
     ("own", "default", "via", "deadline"),
     [

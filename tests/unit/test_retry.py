@@ -2,6 +2,7 @@
 
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -29,6 +30,26 @@ DURATIONS = st.timedeltas(timedelta(0), timedelta(days=30))
 )
 def test_whether_there_is_another_attempt(retries: int, failure: Failure, again: bool) -> None:
     assert may_retry(RetryPolicy(), task(retries=retries), failure) is again
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        ({"code": "bad_topic"}, False),
+        ({"code": "bad_topic", "message": "No such topic."}, False),
+        ({"code": "bad"}, True),
+        ({"code": ["bad_topic"]}, True),
+        ("bad_topic", True),
+    ],
+)
+def test_code_of_an_agents_error_can_be_excluded_from_retries(error: Any, again: bool) -> None:
+    failure = Failure(FailureCode.AGENT_ERROR, "The agent reported an error.", error=error)
+    assert may_retry(RetryPolicy(non_retryable=("bad_topic",)), task(), failure) is again
+
+
+def test_own_code_of_a_failure_stays_excluded_beside_the_agents() -> None:
+    failure = Failure(FailureCode.AGENT_ERROR, "It failed.", error={"code": "bad_topic"})
+    assert not may_retry(RetryPolicy(non_retryable=("agent_error",)), task(), failure)
 
 
 def test_no_retry_may_be_allowed_at_all() -> None:

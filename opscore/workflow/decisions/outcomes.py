@@ -63,8 +63,10 @@ def on_outcome(
         return draft.change()
     task = replace(task, via=via)
     match outcome:
-        case Accepted():
+        case Accepted(unclear):
             _accept(draft, facts, task)
+            if unclear is not None:
+                draft.task_event(EventType.TASK_ANSWER_UNCLEAR, task, message=unclear)
         case Answered(result):
             _note_delivered(draft, facts, task)
             _note_answer(draft, facts)

@@ -19,6 +19,7 @@ from opscore.models import (
     TaskResult,
     TaskStatus,
     WorkflowSession,
+    failure_code,
     normalise_state,
 )
 from opscore.workflow.decisions.context import Context
@@ -122,7 +123,7 @@ def _was_active(task: Task) -> bool:
 
 def _may_follow_error(task: Task, attempt: int | None) -> bool:
     """Agents say `error` and then `idle` of the same task: that is no completion."""
-    failed = (task.error or {}).get("code") == FailureCode.AGENT_ERROR
+    failed = failure_code(task.error) == FailureCode.AGENT_ERROR
     is_of_this_attempt = task.active_at is not None or attempt == task.attempt
     return failed and not (task.status.in_flight and is_of_this_attempt)
 

@@ -352,14 +352,15 @@ def _end_failed(draft: Draft, task: Task, failure: Failure) -> None:
     draft.task_event(
         EventType.TASK_TIMED_OUT if timed_out else EventType.TASK_FAILED,
         ended,
-        code=failure.code.value,
+        code=failure.shown_code,
     )
 
 
 def describe(failure: Failure) -> dict[str, Any]:
     """A failure as users see it, in events, tasks and sessions."""
     shown = {
-        "code": failure.code.value,
+        "code": failure.shown_code,
+        "failure": failure.code.value if failure.shown_code != failure.code else None,
         "message": failure.message,
         "status": failure.status,
         "body": failure.body,

@@ -43,6 +43,7 @@ from opscore.models import (
 from opscore.workflow import decisions
 from opscore.workflow.catalog import Catalog
 from opscore.workflow.engine import Engine
+from opscore.workflow.progress import explain_progress, possible_actions
 from opscore.workflow.queue import Explanation, Gate, PendingReason, explain, pending_reason
 
 IDEMPOTENCY_AGE = timedelta(hours=24)
@@ -296,7 +297,24 @@ class Lifecycle:
         return await self.get_task(task_id)
 
     async def explain(self, task: Task, gate: Gate | None) -> Explanation:
-        return explain(task, await self._storage.lane(task, _CANDIDATES_SHOWN), gate)
+        """Say why the task waits or what happens to it, and what an operator can do."""
+        facts = await self._storage.task_facts(task.id)
+        if facts is None:
+            raise _no_task()
+        if facts.task.status.waiting:
+            lane = await self._storage.lane(facts.task, _CANDIDATES_SHOWN)
+            found = explain(facts.task, lane, gate)
+        else:
+            found = explain_progress(facts)
+        return replace(found, actions=possible_actions(facts))
+
+    async def open_tasks(
+        self, session: WorkflowSession, gate: Gate | None
+    ) -> list[tuple[Task, PendingReason]]:
+        """The tasks that the session waits for, each with what it waits for itself."""
+        facts = None if session.status.ended else await self._storage.session_facts(session.id)
+        tasks = [task for task in facts.tasks if not task.status.ended] if facts else []
+        return [(task, (await self.explain(task, gate)).reason) for task in tasks]
 
     async def pending_reasons(
         self, tasks: tuple[Task, ...], gate: Gate | None

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from opscore.api.core import Core
 from opscore.api.dependencies import (
     AgentId,
     CoreDep,
@@ -27,7 +28,7 @@ from opscore.api.views import (
     TriggeredView,
 )
 from opscore.lifecycle import Lifecycle, Trigger
-from opscore.models import EventFilter, SessionFilter, SessionStatus, TaskFilter
+from opscore.models import EventFilter, SessionFilter, SessionStatus, TaskFilter, WorkflowSession
 from opscore.workflow.templates import parse_definition
 
 router = APIRouter(tags=["sessions"])
@@ -82,17 +83,22 @@ async def list_sessions(
 
 
 @router.get("/session/{session_id}", responses=FINDING)
-async def get_session(session_id: SessionId, lifecycle: LifecycleDep) -> SessionDetailView:
-    """One session, with the results of its tasks so far."""
-    return SessionDetailView.of(await lifecycle.get_session(session_id))
+async def get_session(session_id: SessionId, core: CoreDep) -> SessionDetailView:
+    """One session, with the results of its tasks so far and what it waits for."""
+    return await _detail(core, await core.lifecycle.get_session(session_id))
+
+
+async def _detail(core: Core, session: WorkflowSession) -> SessionDetailView:
+    open_tasks = await core.lifecycle.open_tasks(session, core.dispatcher.gate())
+    return SessionDetailView.with_open_tasks(session, open_tasks)
 
 
 @router.patch("/session/{session_id}", responses=CHANGING)
 async def update_session(
-    session_id: SessionId, body: SessionPatch, lifecycle: LifecycleDep
+    session_id: SessionId, body: SessionPatch, core: CoreDep
 ) -> SessionDetailView:
     """Merge into the session's metadata."""
-    return SessionDetailView.of(await lifecycle.update_session(session_id, body.metadata))
+    return await _detail(core, await core.lifecycle.update_session(session_id, body.metadata))
 
 
 @router.get("/session/{session_id}/tasks", responses=FINDING)
@@ -120,14 +126,14 @@ async def list_session_events(
 
 @router.post("/session/{session_id}/cancel", status_code=202, responses=CONTENDING)
 async def cancel_session(
-    session_id: SessionId, lifecycle: LifecycleDep, body: CancelIn | None = None
+    session_id: SessionId, core: CoreDep, body: CancelIn | None = None
 ) -> SessionDetailView:
     """End the session: waiting tasks never run, running ones are told to stop."""
     reason = (body or CancelIn()).reason
-    return SessionDetailView.of(await lifecycle.cancel_session(session_id, reason))
+    return await _detail(core, await core.lifecycle.cancel_session(session_id, reason))
 
 
 @router.post("/session/{session_id}/retry", status_code=202, responses=CONTENDING)
-async def retry_session(session_id: SessionId, lifecycle: LifecycleDep) -> SessionDetailView:
+async def retry_session(session_id: SessionId, core: CoreDep) -> SessionDetailView:
     """Go on with a failed or timed-out session from the task it stopped at."""
-    return SessionDetailView.of(await lifecycle.retry_session(session_id))
+    return await _detail(core, await core.lifecycle.retry_session(session_id))

@@ -1,6 +1,6 @@
 """What answers look like."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -25,7 +25,14 @@ from opscore.models import (
     WorkflowSession,
     availability,
 )
-from opscore.workflow.queue import Explanation, Obstacle, PendingReason, Reason
+from opscore.workflow.queue import (
+    DeadlineKind,
+    Explanation,
+    Obstacle,
+    PendingReason,
+    Reason,
+    Work,
+)
 from opscore.workflow.templates import dump_definition
 
 T = TypeVar("T")
@@ -203,14 +210,53 @@ class SessionView(View):
         return cls(**_session_fields(session))
 
 
-class SessionDetailView(SessionView):
-    """`results` are those of the tasks completed so far, by their taskId in the definition."""
-
-    results: Mapping[str, Any]
+class PendingReasonView(View):
+    code: Reason
+    message: str
+    since: datetime
+    until: datetime | None
 
     @classmethod
-    def of(cls, session: WorkflowSession) -> "SessionDetailView":
-        return cls(**_session_fields(session), results=session.results)
+    def of(cls, reason: PendingReason) -> "PendingReasonView":
+        return cls(code=reason.code, message=reason.message, since=reason.since, until=reason.until)
+
+
+class OpenTaskView(View):
+    """A task that the session waits for, and what the task itself waits for."""
+
+    task_id: str
+    step_id: str
+    name: str | None
+    status: TaskStatus
+    agent_id: str | None
+    reason: PendingReasonView
+
+
+class SessionDetailView(SessionView):
+    """`results` are those of the tasks completed so far, by their taskId in the definition.
+
+    `openTasks` says what the session waits for; it is empty once the session has ended.
+    """
+
+    results: Mapping[str, Any]
+    open_tasks: list[OpenTaskView]
+
+    @classmethod
+    def with_open_tasks(
+        cls, session: WorkflowSession, open_tasks: Iterable[tuple[Task, PendingReason]]
+    ) -> "SessionDetailView":
+        waiting = [
+            OpenTaskView(
+                task_id=task.id,
+                step_id=task.step_id,
+                name=task.name,
+                status=task.status,
+                agent_id=task.agent_id,
+                reason=PendingReasonView.of(reason),
+            )
+            for task, reason in open_tasks
+        ]
+        return cls(**_session_fields(session), results=session.results, open_tasks=waiting)
 
 
 def _session_fields(session: WorkflowSession) -> dict[str, Any]:
@@ -233,17 +279,6 @@ def _session_fields(session: WorkflowSession) -> dict[str, Any]:
 
 
 # --- tasks -------------------------------------------------------------------------------------
-
-
-class PendingReasonView(View):
-    code: Reason
-    message: str
-    since: datetime
-    until: datetime | None
-
-    @classmethod
-    def of(cls, reason: PendingReason) -> "PendingReasonView":
-        return cls(code=reason.code, message=reason.message, since=reason.since, until=reason.until)
 
 
 class TaskView(View):
@@ -314,8 +349,36 @@ class ObstacleView(View):
         return cls(**{name: getattr(obstacle, name) for name in cls.model_fields})
 
 
+class DeadlineView(View):
+    """The next moment at which the service acts by itself, and what it does then."""
+
+    kind: DeadlineKind
+    at: datetime
+    message: str
+
+
+class WorkView(View):
+    """Which agent has the task, since when, and what was last heard of it there."""
+
+    agent_id: str
+    agent_name: str
+    attempt: int
+    since: datetime
+    last_sign_of_life: datetime | None
+    agent_last_seen_at: datetime | None
+    next_deadline: DeadlineView | None
+
+    @classmethod
+    def of(cls, work: Work) -> "WorkView":
+        return cls.model_validate(work, from_attributes=True)
+
+
 class WhyView(View):
-    """Why a task waits: the reason, every agent that could have it, and what would help."""
+    """Why a task waits or what happens to it, and what can be done about it.
+
+    `candidates` are the agents that could have a queued task; `work` is there while an agent
+    has it; `actions` are the calls by which an operator can move it now.
+    """
 
     task_id: str
     status: TaskStatus
@@ -324,6 +387,8 @@ class WhyView(View):
     candidate_count: int
     ahead: int | None
     unblocked_by: list[str]
+    work: WorkView | None
+    actions: list[str]
 
     @classmethod
     def of(cls, task: Task, explanation: Explanation) -> "WhyView":
@@ -335,6 +400,8 @@ class WhyView(View):
             candidate_count=explanation.candidate_count,
             ahead=explanation.ahead,
             unblocked_by=list(explanation.unblocked_by),
+            work=WorkView.of(explanation.work) if explanation.work else None,
+            actions=list(explanation.actions),
         )
 
 

@@ -34,6 +34,9 @@ class Reason(StrEnum):
     DISPATCH_LIMIT = "dispatch_limit"
     STOPPING = "stopping"
     READY = "ready"
+    SENDING = "sending"
+    ACCEPTED = "accepted"
+    AT_WORK = "at_work"
     NOT_WAITING = "not_waiting"
 
 
@@ -71,13 +74,48 @@ class Obstacle:
     until: datetime | None = None
 
 
+class DeadlineKind(StrEnum):
+    """Which timer ends a wait for an agent at work."""
+
+    LEASE = "lease"
+    START = "start"
+    RUN = "run"
+    SESSION = "session"
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The next moment at which the service acts by itself, and what it does then."""
+
+    kind: DeadlineKind
+    at: datetime
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Which agent has the task, since when, and what was last heard of it there."""
+
+    agent_id: str
+    agent_name: str
+    attempt: int
+    since: datetime
+    last_sign_of_life: datetime | None = None
+    agent_last_seen_at: datetime | None = None
+    next_deadline: Deadline | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
+    """Why a task waits, or what happens to it; `actions` is what an operator can do about it."""
+
     reason: PendingReason
     obstacles: tuple[Obstacle, ...] = ()
     candidate_count: int = 0
     ahead: int | None = None
     unblocked_by: tuple[str, ...] = ()
+    work: Work | None = None
+    actions: tuple[str, ...] = ()
 
 
 _HOLDS = {
@@ -102,8 +140,9 @@ _STANDINGS = {
 
 def explain(task: Task, lane: LaneFacts, gate: Gate | None) -> Explanation:
     """Everything that can be said about why the task waits."""
-    if not task.status.waiting:
-        return Explanation(_not_waiting(task))
+    if task.status is TaskStatus.DELAYED:
+        reason = _delayed(task)
+        return Explanation(reason, unblocked_by=_ways_out(task, reason, ()))
     obstacles = tuple(_obstacle(candidate) for candidate in lane.candidates)
     reason = pending_reason(task, lane, gate)
     return Explanation(
@@ -127,11 +166,6 @@ def pending_reason(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingRea
         only = obstacles[0]
         return PendingReason(only.code, only.message, _since(task, only.since), only.until)
     return _nobody_free(task, lane, obstacles)
-
-
-def _not_waiting(task: Task) -> PendingReason:
-    message = f"The task does not wait: it is {task.status.value}."
-    return PendingReason(Reason.NOT_WAITING, message, task.ended_at or task.waiting_since)
 
 
 def _delayed(task: Task) -> PendingReason:

@@ -171,11 +171,51 @@ async def test_why_stopping(service: Service) -> None:
     assert (await why(service, task_id))["reason"]["code"] == "stopping"
 
 
+async def test_why_of_task_at_work_names_agent_deadline_and_actions(service: Service) -> None:
+    await service.register()
+    task_id = await waiting(service)
+    found = await why(service, task_id)
+    assert (found["reason"]["code"], found["work"]["nextDeadline"]["kind"]) == ("accepted", "start")
+    await service.pass_time(3)
+    await service.report(state="active", details={"taskId": task_id})
+    found = await why(service, task_id)
+    assert found["reason"]["code"] == "at_work"
+    work = found["work"]
+    assert (work["agentId"], work["attempt"]) == ("a1", 1)
+    assert work["since"] == "2026-01-01T12:00:00Z"
+    assert work["lastSignOfLife"] == work["agentLastSeenAt"] == "2026-01-01T12:00:03Z"
+    assert (work["nextDeadline"]["kind"], work["nextDeadline"]["at"]) == (
+        "run",
+        "2026-01-01T12:05:00Z",
+    )
+    assert [action.split()[1] for action in found["actions"]] == [
+        f"task/{task_id}/retry",
+        f"task/{task_id}/cancel",
+    ]
+
+
 async def test_why_not_waiting(service: Service) -> None:
     await service.register()
-    found = await why(service, await waiting(service))
+    task_id = await waiting(service)
+    await service.post(f"task/{task_id}/result", {"status": "completed"})
+    found = await why(service, task_id)
     assert found["reason"]["code"] == "not_waiting"
-    assert (found["candidates"], found["unblockedBy"]) == ([], [])
+    assert (found["candidates"], found["unblockedBy"], found["work"]) == ([], [], None)
+    assert found["actions"] == []
+
+
+async def test_session_shows_its_open_task_and_why_it_waits(service: Service) -> None:
+    await service.register()
+    steps = {"taskId": "one"}, {"taskId": "two", "agentCapability": "none"}
+    session = await service.trigger(*steps)
+    [first] = (await service.json(f"session/{session}"))["openTasks"]
+    assert (first["stepId"], first["agentId"], first["reason"]["code"]) == ("one", "a1", "accepted")
+    await service.post(f"task/{first['taskId']}/result", {"status": "completed"})
+    [second] = (await service.json(f"session/{session}"))["openTasks"]
+    assert (second["stepId"], second["status"]) == ("two", "queued")
+    assert second["reason"]["code"] == "no_capable_agent"
+    ended = (await service.post(f"session/{session}/cancel")).json()
+    assert ended["openTasks"] == []
 
 
 # --- what agents say precisely ----------------------------------------------------------------

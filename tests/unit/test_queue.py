@@ -11,11 +11,10 @@ from opscore.models import (
     HoldReason,
     LaneFacts,
     Standing,
-    Task,
     TaskStatus,
 )
 from opscore.workflow.queue import Gate, Reason, explain, pending_reason
-from tests.builders import NOW, agent, at, dispatched, task
+from tests.builders import NOW, agent, at, task
 
 FREE = Candidate(agent(), 0)
 BUSY = Candidate(agent("a2", name="Bea"), 1)
@@ -34,17 +33,6 @@ def only(who: Agent, in_flight: int = 0) -> LaneFacts:
 
 
 @pytest.mark.parametrize(
-    ("one", "since"),
-    [(dispatched(), at(-60)), (task(status=TaskStatus.FAILED, ended_at=at(-1)), at(-1))],
-)
-def test_a_task_that_does_not_wait(one: Task, since: object) -> None:
-    said = explain(one, lane(FREE), None)
-    assert (said.reason.code, said.reason.since) == (Reason.NOT_WAITING, since)
-    assert said.reason.message == f"The task does not wait: it is {one.status.value}."
-    assert (said.obstacles, said.unblocked_by) == ((), ())
-
-
-@pytest.mark.parametrize(
     ("attempt", "code", "message"),
     [
         (0, Reason.DELAYED, "The task waits until 2026-01-01T12:00:05Z."),
@@ -56,6 +44,12 @@ def test_a_delayed_task(attempt: int, code: Reason, message: str) -> None:
     said = explain(one, lane(FREE), Gate(Reason.STOPPING, "stop"))
     assert (said.reason.code, said.reason.message, said.reason.until) == (code, message, at(5))
     assert said.unblocked_by == ("Time passes until 2026-01-01T12:00:05Z.",)
+    assert said.obstacles == ()
+
+
+def test_delayed_task_without_end_says_nothing_of_free_agents() -> None:
+    said = explain(task(status=TaskStatus.DELAYED), lane(FREE, BUSY), None)
+    assert (said.obstacles, said.candidate_count, said.unblocked_by) == ((), 0, ())
 
 
 def test_a_delay_without_an_end_is_told_without_one() -> None:

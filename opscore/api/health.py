@@ -9,8 +9,7 @@ from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep
 from opscore.api.observation import Observation, observe
 from opscore.api.views import View
-from opscore.models import Counts, DispatchMode, Replica
-from opscore.workflow.forwarding import Forwards
+from opscore.models import Counts, DispatchMode, Forwards, Replica
 
 router = APIRouter(tags=["service"])
 
@@ -121,13 +120,13 @@ def _shown(replica: Replica, core: Core) -> ReplicaView:
 
 def _readiness(core: Core, seen: Observation) -> ReadyView:
     counts = seen.counts or Counts()
-    known = core.engine.forwarding
+    known = core.engine.agentkit
     return ReadyView(
         status="not ready" if seen.reasons else "ready",
         reasons=list(seen.reasons),
         dispatch_mode=core.engine.policy.mode,
         agentkit_forwards=ForwardsView(
-            state=known.state, since=known.since, next_probe=known.next_probe
+            state=known.forwards, since=known.since, next_probe=known.next_probe
         ),
         agentkit_breaker_open_until=core.dispatcher.upstream.open_until,
         agents=counts.agents,

@@ -39,6 +39,7 @@ from opscore.models.facts import (
     SessionFacts,
     TaskFacts,
 )
+from opscore.models.forwards import AgentKitKnowledge, ForwardObservation, Forwards
 from opscore.models.policy import DispatchMode, Policy, Retention
 from opscore.models.query import AgentFilter, EventFilter, Page, SessionFilter, TaskFilter
 from opscore.models.replica import Replica
@@ -67,6 +68,7 @@ __all__ = [
     "Agent",
     "AgentFacts",
     "AgentFilter",
+    "AgentKitKnowledge",
     "AgentState",
     "Answered",
     "Availability",
@@ -86,6 +88,8 @@ __all__ = [
     "FallbackCapability",
     "FallbackResult",
     "FallbackTask",
+    "ForwardObservation",
+    "Forwards",
     "Hold",
     "HoldReason",
     "IdempotencyRecord",

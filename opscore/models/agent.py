@@ -93,7 +93,11 @@ class AgentState:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """`deregistered_at` is wall time: AgentKit's announcements are compared with it."""
+    """`deregistered_at` is wall time: AgentKit's announcements are compared with it.
+
+    `prefer_direct_until` is set when AgentKit did not reach the agent: until then its tasks go
+    straight to it, and from then on one tries AgentKit again.
+    """
 
     id: str
     name: str
@@ -110,6 +114,7 @@ class Agent:
     hold: Hold | None = None
     state: AgentState | None = None
     last_seen_at: datetime | None = None
+    prefer_direct_until: datetime | None = None
     delivery_failures: int = 0
     missed_deadlines: int = 0
     rev: int = 0

@@ -6,6 +6,7 @@ from datetime import datetime
 from opscore.models.agent import Agent
 from opscore.models.definition import WorkflowRevision
 from opscore.models.event import Event
+from opscore.models.forwards import ForwardObservation
 from opscore.models.session import WorkflowSession
 from opscore.models.task import Task
 
@@ -34,7 +35,7 @@ class Change:
     """Each record carries `rev` = the stored one + 1 (1 for a new record).
 
     `may_ready` says that a task may have become ready: the dispatcher is woken after the write.
-    `forwarding_works` is what the decision learned of AgentKit's forwards, if anything.
+    `observation` is what the decision saw of AgentKit's forwards, if anything.
     `abandoned` are tasks taken from their agents, who are told to stop, as well as can be.
     """
 
@@ -47,5 +48,5 @@ class Change:
     receipt: WebhookReceipt | None = None
     idempotency: IdempotencyRecord | None = None
     may_ready: bool = False
-    forwarding_works: bool | None = None
+    observation: ForwardObservation | None = None
     abandoned: tuple[Task, ...] = ()

@@ -46,6 +46,8 @@ class Task:
 
     A task with `wanted_agent` goes to that agent alone, one with `wanted_capability` to any
     agent that has it, the `preferred_agent` first. `agent_id` is who has, or last had, it.
+    `sent_directly`: an attempt went, or may have gone, straight to an agent. `silent_forward` is
+    the agent to which AgentKit accepted to forward the attempt before, without a sign of life.
     """
 
     id: str
@@ -71,7 +73,9 @@ class Task:
     not_found: int = 0
     agent_id: str | None = None
     via: Delivery | None = None
-    direct_next: bool = False
+    prefer_direct: bool = False
+    sent_directly: bool = False
+    silent_forward: str | None = None
     owner: str | None = None
     lease_until: datetime | None = None
     delayed_until: datetime | None = None

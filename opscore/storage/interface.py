@@ -139,7 +139,7 @@ class Storage(ABC):
         turns, and within a workflow the one that became ready first goes first.
         Among agents the preferred one if it has a free slot, otherwise the least recently
         used one of those with a free slot, ties by id. With
-        `only_direct`, only tasks with `direct_next` are ready.
+        `only_direct`, only tasks with `prefer_direct` are ready.
 
         The cost does not depend on how many tasks wait for agents without a free slot.
         """

@@ -18,6 +18,7 @@ from opscore.models import (
     DispatchMode,
     Failure,
     FailureCode,
+    Forwards,
     MessageType,
     Outcome,
     Task,
@@ -26,7 +27,7 @@ from opscore.storage import Storage
 from opscore.tracing import Tracer
 from opscore.workflow.decisions import run_deadline
 from opscore.workflow.engine import Engine
-from opscore.workflow.forwarding import Forwards, after_probe, is_probe_due, route
+from opscore.workflow.forwarding import after_probe, choose, is_probe_due
 from opscore.workflow.queue import Gate, Reason
 from opscore.workflow.upstream import Upstream, blames
 
@@ -211,10 +212,10 @@ class Dispatcher:
 
     def _needs_agentkit(self) -> bool:
         """Whether tasks that have a choice would go through AgentKit now."""
-        mode, known = self._engine.policy.mode, self._engine.forwarding
+        mode, known = self._engine.policy.mode, self._engine.agentkit
         if mode is DispatchMode.DIRECT:
             return False
-        if mode is DispatchMode.AGENTKIT or known.state is not Forwards.DISPROVED:
+        if mode is DispatchMode.AGENTKIT or known.forwards is not Forwards.DISPROVED:
             return True
         return is_probe_due(known, self._clock.now())
 
@@ -324,12 +325,12 @@ class Dispatcher:
         await self._clock.wait(asyncio.Event(), self._clock.now() + duration)
 
     def _route(self, claim: Claim) -> Delivery:
-        known, now = self._engine.forwarding, self._clock.now()
-        via = route(self._engine.policy.mode, known, claim.task, claim.agent, now)
+        known, now = self._engine.agentkit, self._clock.now()
+        via = choose(self._engine.policy.mode, known, claim.task, claim.agent, now)
         tests_forwards = claim.task.message_type is MessageType.WORKFLOW_TASK
         if via is Delivery.AGENTKIT and tests_forwards and is_probe_due(known, now):
             every = self._engine.policy.probe_interval
-            self._engine.forwarding = after_probe(known, now, every)
+            self._engine.agentkit = after_probe(known, now, every)
         return via
 
     async def _send(self, claim: Claim, via: Delivery) -> Outcome:

@@ -12,12 +12,15 @@ from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError, VersionConflictError
 from opscore.models import (
     Agent,
+    AgentKitKnowledge,
     Answered,
     Change,
     Claim,
     Delivery,
     Event,
     EventType,
+    ForwardObservation,
+    Forwards,
     IdempotencyRecord,
     Outcome,
     Policy,
@@ -34,7 +37,7 @@ from opscore.storage.damage import await_or_none
 from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.workflow import decisions
 from opscore.workflow.decisions import Context, Registered
-from opscore.workflow.forwarding import Forwarding, Forwards, learn
+from opscore.workflow.forwarding import describe, observe
 from opscore.workflow.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -57,7 +60,7 @@ class Engine:
         self.storage = storage
         self.clock = clock
         self.policy = policy
-        self.forwarding = Forwarding()
+        self.agentkit = AgentKitKnowledge()
         self._listeners: list[Listener] = []
         self._turns = Turns()
 
@@ -278,8 +281,8 @@ class Engine:
         crash_point("apply.committed")
         self.tell(change)
         crash_point("apply.told")
-        if change.forwarding_works is not None:
-            await self._learn(change.forwarding_works)
+        if change.observation is not None:
+            await self._learn(change.observation)
 
     def tell(self, change: Change) -> None:
         """Tell who listens of a change that is stored."""
@@ -336,17 +339,17 @@ class Engine:
             now=self.clock.now(),
             wall=self.clock.wall(),
             policy=self.policy,
-            forwards_proved=self.forwarding.state is Forwards.PROVED,
+            forwards_proved=self.agentkit.forwards is Forwards.PROVED,
         )
 
-    async def _learn(self, works: bool) -> None:
-        before, now = self.forwarding, self.clock.now()
-        self.forwarding = learn(before, works, now, self.policy.probe_interval)
-        if before.state is self.forwarding.state:
+    async def _learn(self, seen: ForwardObservation) -> None:
+        before, now = self.agentkit, self.clock.now()
+        self.agentkit = observe(before, seen, now, self.policy.probe_interval)
+        if before.forwards is self.agentkit.forwards:
             return
         crash_point("forwarding.learned")
-        logger.warning("AgentKit's forwards are now %s.", self.forwarding.state.value)
-        data = {"forwards": self.forwarding.state.value, "before": before.state.value}
+        logger.warning("%s", describe(self.agentkit))
+        data = {"forwards": self.agentkit.forwards.value, "before": before.forwards.value}
         try:
             await self.apply(Change(events=(Event(EventType.DELIVERY_LEARNED, now, data=data),)))
         except StorageError as error:

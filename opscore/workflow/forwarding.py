@@ -1,60 +1,103 @@
-"""Which way a message goes, and what is known of AgentKit's forwards. Pure.
+"""Which way a message goes, and what signs of life say of AgentKit's forwards. Pure.
 
-AgentKit accepts a task before it delivers it, and its delivery may fail without a word. So in
-mode `auto` the service watches: a sign of life after an accepted forward proves that forwards
-arrive; silence, and then an agent that takes the same task directly, disproves it.
+AgentKit accepts a task before it delivers it, and its delivery may fail without a word. In mode
+`auto` the service therefore observes what its agents show. Only a sign of life of an agent counts:
+an acceptance, and a result that may be an operator's, teach nothing.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 
-from opscore.models import Agent, Delivery, DispatchMode, MessageType, Task
+from opscore.models import (
+    Agent,
+    AgentKitKnowledge,
+    Delivery,
+    DispatchMode,
+    ForwardObservation,
+    Forwards,
+    MessageType,
+    Task,
+)
 
 PROBE_EVERY = timedelta(minutes=10)
+_UNREACHED_LIMIT = 2
+"""So many agents that proved forwards have missed disprove them; one says something of itself."""
 
 
-class Forwards(StrEnum):
-    UNKNOWN = "unknown"
-    PROVED = "proved"
-    DISPROVED = "disproved"
+def observe(
+    known: AgentKitKnowledge,
+    seen: ForwardObservation,
+    now: datetime,
+    every: timedelta = PROBE_EVERY,
+) -> AgentKitKnowledge:
+    """Return what is known after the observation; the same value if it says nothing new."""
+    if seen.arrived:
+        since = known.since if known.forwards is Forwards.PROVED else now
+        return replace(known, forwards=Forwards.PROVED, since=since, next_probe=None, unreached=())
+    if known.forwards is Forwards.DISPROVED:
+        return known
+    unreached = tuple(dict.fromkeys((*known.unreached, seen.agent_id)))
+    if known.forwards is Forwards.PROVED and len(unreached) < _UNREACHED_LIMIT:
+        return replace(known, unreached=unreached)
+    return replace(
+        known, forwards=Forwards.DISPROVED, since=now, next_probe=now + every, unreached=()
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Forwarding:
-    """What was learned, since when, and when AgentKit is next given a chance."""
-
-    state: Forwards = Forwards.UNKNOWN
-    since: datetime | None = None
-    next_probe: datetime | None = None
-
-
-def learn(
-    known: Forwarding, works: bool, now: datetime, every: timedelta = PROBE_EVERY
-) -> Forwarding:
-    state = Forwards.PROVED if works else Forwards.DISPROVED
-    next_probe = None if works else now + every
-    since = known.since if known.state is state else now
-    return Forwarding(state, since, next_probe)
-
-
-def route(
-    mode: DispatchMode, known: Forwarding, task: Task, agent: Agent, now: datetime
+def choose(
+    mode: DispatchMode,
+    known: AgentKitKnowledge,
+    task: Task,
+    agent: Agent,
+    now: datetime,
+    agentkit_has_room: bool = True,
 ) -> Delivery:
+    """Return the channel of a claimed task."""
     if mode is DispatchMode.AGENTKIT or task.message_type is MessageType.TOOL_INVOCATION:
         return Delivery.AGENTKIT
     if mode is DispatchMode.DIRECT:
         return Delivery.DIRECT
     if agent.contact_endpoint is None:
         return Delivery.AGENTKIT
-    avoids_agentkit = known.state is Forwards.DISPROVED and not is_probe_due(known, now)
-    return Delivery.DIRECT if task.direct_next or avoids_agentkit else Delivery.AGENTKIT
+    avoids_agentkit = (
+        task.prefer_direct
+        or not agentkit_has_room
+        or _is_before(now, agent.prefer_direct_until)
+        or (known.forwards is Forwards.DISPROVED and not is_probe_due(known, now))
+    )
+    return Delivery.DIRECT if avoids_agentkit else Delivery.AGENTKIT
 
 
-def is_probe_due(known: Forwarding, now: datetime) -> bool:
+def _is_before(now: datetime, moment: datetime | None) -> bool:
+    return moment is not None and now < moment
+
+
+def is_probe_due(known: AgentKitKnowledge, now: datetime) -> bool:
     return known.next_probe is not None and known.next_probe <= now
 
 
-def after_probe(known: Forwarding, now: datetime, every: timedelta = PROBE_EVERY) -> Forwarding:
-    """A task has been sent to try AgentKit out; the next one only after a while."""
+def after_probe(
+    known: AgentKitKnowledge, now: datetime, every: timedelta = PROBE_EVERY
+) -> AgentKitKnowledge:
+    """Put the next probe off: a task has just been sent to try AgentKit."""
     return replace(known, next_probe=now + every)
+
+
+def describe(known: AgentKitKnowledge) -> str:
+    """Say in one sentence what was learned and what it means."""
+    if known.forwards is Forwards.UNKNOWN:
+        return (
+            "It is not known yet whether AgentKit's forwards reach agents; a task that it accepted "
+            "goes straight to its agent if the agent stays silent."
+        )
+    if known.forwards is Forwards.DISPROVED:
+        return (
+            "AgentKit accepts tasks, but its forwards do not reach agents; tasks go straight to "
+            "agents that have a contactEndpoint, and now and then one tries AgentKit again."
+        )
+    if known.unreached:
+        return (
+            f"AgentKit's forwards reach agents, but not agent {', '.join(known.unreached)}, whose "
+            "tasks go straight to it."
+        )
+    return "AgentKit's forwards reach agents; tasks go through AgentKit."

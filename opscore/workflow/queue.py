@@ -184,7 +184,7 @@ def _nobody(task: Task) -> PendingReason:
 
 
 def _gated(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingReason:
-    if gate is not None and not (gate.spares_direct and task.direct_next):
+    if gate is not None and not (gate.spares_direct and task.prefer_direct):
         return PendingReason(gate.reason, gate.message, _since(task, gate.since), gate.until)
     message = "The task is ready and waits for its turn."
     if lane.ahead is not None:

@@ -377,4 +377,7 @@ async def test_F36_a_task_without_a_sign_of_life_goes_straight_to_the_agent(
     task = await service.json(f"task/{task_id}")
     assert (task["attempt"], task["via"], task["retries"]) == (2, "direct", 0)
     ready = await service.json("/health/ready")
+    assert ready["agentkitForwards"]["state"] == "unknown"
+    await service.report(state="active")
+    ready = await service.json("/health/ready")
     assert ready["agentkitForwards"]["state"] == "disproved"

@@ -26,7 +26,7 @@ LANES: tuple[dict[str, Any], ...] = (
     {"wanted_agent": "a1"},
     {"wanted_agent": None, "wanted_capability": "research"},
     {"wanted_agent": None, "wanted_capability": "research", "preferred_agent": "a3"},
-    {"wanted_agent": None, "wanted_capability": "writing", "direct_next": True},
+    {"wanted_agent": None, "wanted_capability": "writing", "prefer_direct": True},
 )
 HOLD = Hold(HoldReason.REPORTED_ACTIVE, at(0), at(900))
 

@@ -121,7 +121,7 @@ def a_full_task() -> Task:
         not_found=1,
         agent_id="a1",
         via=Delivery.DIRECT,
-        direct_next=True,
+        prefer_direct=True,
         owner="d1",
         lease_until=at(1),
         delayed_until=at(2),

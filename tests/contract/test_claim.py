@@ -305,7 +305,7 @@ async def test_only_direct_takes_the_tasks_that_go_direct_and_leaves_the_others(
 ) -> None:
     await put(storage, builders.agent(concurrency=9))
     through_agentkit = await queue(storage, [1, 3])
-    direct = await queue(storage, [2, 4], direct_next=True)
+    direct = await queue(storage, [2, 4], prefer_direct=True)
     claims = await claim(storage, only_direct=True)
     assert tasks_of(claims) == [task.id for task in direct]
     assert await claim(storage, only_direct=True) == []

@@ -36,7 +36,7 @@ from opscore.models import (
 )
 from opscore.workflow.catalog import Catalog
 from opscore.workflow.engine import Engine
-from opscore.workflow.forwarding import route
+from opscore.workflow.forwarding import choose
 from opscore.workflow.timekeeper import Timekeeper
 from tests.builders import definition, step
 from tests.contract.shelf import session_id
@@ -186,8 +186,8 @@ class World:
         return posts
 
     def _route(self, claim: Claim) -> Delivery:
-        policy, known = self.engine.policy, self.engine.forwarding
-        return route(policy.mode, known, claim.task, claim.agent, self.clock.now())
+        policy, known = self.engine.policy, self.engine.agentkit
+        return choose(policy.mode, known, claim.task, claim.agent, self.clock.now())
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)

@@ -12,6 +12,7 @@ from opscore.models import (
     EventType,
     Failure,
     FailureCode,
+    Forwards,
     MessageType,
     Policy,
     SessionStatus,
@@ -20,7 +21,6 @@ from opscore.models import (
     TaskResult,
     TaskStatus,
 )
-from opscore.workflow.forwarding import Forwards
 from tests.builders import step
 from tests.fakes import settle
 from tests.service.conftest import Builder
@@ -37,7 +37,8 @@ async def hear(house: House, word: str, task_id: str | None = None) -> None:
 
 async def finish(house: House, session_id: str) -> None:
     task = await house.task(session_id)
-    await house.lifecycle.report_result(task.id, TaskResult(True, result="done"))
+    done = TaskResult(True, result="done", attempt=task.attempt)
+    await house.lifecycle.report_result(task.id, done)
     await settle(50)
 
 
@@ -49,7 +50,7 @@ async def losing_house(build: Builder, courier: Switchboard) -> House:
     first = await house.trigger()
     await house.pass_time(10)
     await finish(house, first.id)
-    assert house.engine.forwarding.state is Forwards.DISPROVED
+    assert house.engine.agentkit.forwards is Forwards.DISPROVED
     return house
 
 
@@ -95,7 +96,7 @@ async def test_every_ten_minutes_one_task_tries_agentkit_out(build: Builder) -> 
     assert courier.routes[4:] == [DIRECT]
     for session in sessions:
         await finish(house, session.id)
-    assert house.engine.forwarding.state is Forwards.DISPROVED
+    assert house.engine.agentkit.forwards is Forwards.DISPROVED
     await house.pass_time(590, step=10)
     sessions = [await house.trigger() for _ in range(2)]
     assert courier.routes[5:] == [DIRECT, DIRECT]
@@ -115,7 +116,7 @@ async def test_a_mended_agentkit_is_noticed(build: Builder) -> None:
     probe = await house.trigger()
     task = await house.task(probe.id)
     await hear(house, "active", task.id)
-    assert house.engine.forwarding.state is Forwards.PROVED
+    assert house.engine.agentkit.forwards is Forwards.PROVED
     await house.trigger()
     assert courier.routes == [AGENTKIT, AGENTKIT]
     learned = await house.events(EventType.DELIVERY_LEARNED)
@@ -128,7 +129,7 @@ async def test_a_sign_of_life_after_a_forward_proves_it(build: Builder) -> None:
     await house.register()
     session = await house.trigger()
     await hear(house, "BUSY")
-    assert house.engine.forwarding.state is Forwards.PROVED
+    assert house.engine.agentkit.forwards is Forwards.PROVED
     await hear(house, "IDLE")
     assert (await house.session(session.id)).status is SessionStatus.COMPLETED
     assert courier.routes == [AGENTKIT]
@@ -142,7 +143,7 @@ async def test_silence_that_no_direct_delivery_follows_disproves_nothing(build: 
     await house.trigger()
     await house.pass_time(10)
     assert courier.routes[:2] == [AGENTKIT, DIRECT]
-    assert house.engine.forwarding.state is Forwards.UNKNOWN
+    assert house.engine.agentkit.forwards is Forwards.UNKNOWN
 
 
 async def test_an_agent_without_an_endpoint_is_only_reached_by_agentkit(build: Builder) -> None:
@@ -200,7 +201,7 @@ async def test_other_modes_know_one_way(build: Builder, mode: DispatchMode, via:
     await house.trigger()
     await house.pass_time(40)
     assert set(courier.routes) == {via}
-    assert house.engine.forwarding.state is Forwards.UNKNOWN
+    assert house.engine.agentkit.forwards is Forwards.UNKNOWN
 
 
 @pytest.mark.parametrize("proved", [True, False])
@@ -214,7 +215,7 @@ async def test_silence_is_the_agents_fault_only_where_forwards_are_known_to_arri
         session = await house.trigger()
         await hear(house, "active")
         await finish(house, session.id)
-        assert house.engine.forwarding.state is Forwards.PROVED
+        assert house.engine.agentkit.forwards is Forwards.PROVED
     await house.trigger()
     await house.pass_time(60)
     standing = (await house.lifecycle.get_agent("a1")).agent.standing

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from opscore.exceptions import StorageError
-from opscore.models import AgentFacts, Change, Event, EventType
-from opscore.workflow.forwarding import Forwards
+from opscore.models import AgentFacts, Change, Event, EventType, ForwardObservation, Forwards
 from opscore.workflow.turns import Turns
 from tests.builders import at, report
 from tests.fakes import settle
@@ -50,9 +49,10 @@ async def test_what_is_stored_counts_though_what_it_taught_could_not_be_told(
         storage.away = True
 
     house.engine.subscribe(lose_storage)
-    change = Change(events=(Event(EventType.AGENT_LOST, at(0)),), forwarding_works=True)
+    seen = ForwardObservation("a1", arrived=True)
+    change = Change(events=(Event(EventType.AGENT_LOST, at(0)),), observation=seen)
     await house.engine.apply(change)
-    assert house.engine.forwarding.state is Forwards.PROVED
+    assert house.engine.agentkit.forwards is Forwards.PROVED
     assert "No event tells what was learned of AgentKit" in caplog.text
     assert [event.type for event in await house.events()] == [EventType.AGENT_LOST]
 

@@ -201,7 +201,7 @@ class EngineMachine(RuleBasedStateMachine):
         before = self.world.agents()
         posts = self.world.claim(owner, limit, only_direct)
         assert len(posts) <= limit
-        assert all(post.claim.task.direct_next for post in posts) or not only_direct
+        assert all(post.claim.task.prefer_direct for post in posts) or not only_direct
         for post in posts:
             agent = before[post.claim.agent.id].agent
             assert agent.standing is Standing.REGISTERED

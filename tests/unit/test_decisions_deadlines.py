@@ -120,14 +120,14 @@ def test_F36_accepted_then_silence_goes_direct_and_costs_no_retry() -> None:
     change = due(accepted(retries=2), 1)
     one = change.tasks[0]
     assert (one.status, one.retries, one.attempt) == (TaskStatus.QUEUED, 2, 1)
-    assert (one.direct_next, one.preferred_agent) == (True, AGENT)
+    assert (one.prefer_direct, one.preferred_agent) == (True, AGENT)
     assert one.error is not None
     assert one.error["code"] == "start_timeout"
     assert (one.accepted_at, one.owner, one.start_deadline) == (None, None, None)
     assert change.sessions[0].status is SessionStatus.WAITING
     assert change.agents == ()
     assert types(change.events) == ["task.attempt_failed", "task.queued"]
-    assert change.forwarding_works is None
+    assert (one.silent_forward, change.observation) == (AGENT, None)
     assert change.may_ready
 
 
@@ -147,7 +147,7 @@ def test_F36_where_there_is_no_other_way_silence_costs_a_retry(
 ) -> None:
     change = due(one, 1, who=who, mode=mode)
     after = change.tasks[0]
-    assert (after.status, after.retries, after.direct_next) == (TaskStatus.DELAYED, 1, False)
+    assert (after.status, after.retries, after.prefer_direct) == (TaskStatus.DELAYED, 1, False)
     assert after.error is not None
     assert after.error["code"] == "start_timeout"
 
@@ -172,7 +172,7 @@ def test_F36_silence_to_the_end_without_fallback_tells_the_agent_to_stop() -> No
 def test_F36_F37_the_run_deadline_ends_the_attempt(one: Task) -> None:
     change = due(one, 290)
     after = change.tasks[0]
-    assert (after.status, after.retries, after.direct_next) == (TaskStatus.DELAYED, 1, False)
+    assert (after.status, after.retries, after.prefer_direct) == (TaskStatus.DELAYED, 1, False)
     assert after.error == {
         "code": "run_timeout",
         "message": "The agent did not finish before the deadline.",

@@ -95,13 +95,13 @@ def test_error_of_a_task_shows_the_code_that_its_agent_gave(
 
 
 def test_a_failed_attempt_is_followed_by_another() -> None:
-    first = dispatched(preferred_agent="a1", queue_deadline=at(1), direct_next=True)
+    first = dispatched(preferred_agent="a1", queue_deadline=at(1), prefer_direct=True)
     change = fail(first, flow())
     one = change.tasks[0]
     assert (one.status, one.delayed_until, one.due_at) == (TaskStatus.DELAYED, at(4), at(4))
     assert (one.retries, one.attempt, one.error) == (1, 1, DESCRIBED)
     assert (one.preferred_agent, one.queue_deadline, one.waiting_since) == (None, None, NOW)
-    assert not one.direct_next
+    assert not one.prefer_direct
     assert change.sessions[0].status is SessionStatus.WAITING
     assert types(change.events) == ["task.attempt_failed", "task.retry", "task.delayed"]
     assert change.events[0].data == {"stepId": "one", "attempt": 1, **DESCRIBED}

@@ -14,8 +14,10 @@ from opscore.models import (
     Failure,
     FailureCode,
     FallbackResult,
+    ForwardObservation,
     Hold,
     HoldReason,
+    MessageType,
     Outcome,
     SessionStatus,
     Task,
@@ -27,7 +29,6 @@ from tests.builders import (
     AGENT,
     NOW,
     OWNER,
-    accepted,
     agent,
     at,
     became,
@@ -76,7 +77,7 @@ def test_F5_an_accepted_task_waits_for_its_agent_and_no_more_for_its_dispatcher(
     assert (after.status, after.started_at) == (SessionStatus.RUNNING, NOW)
     assert types(change.events) == ["task.accepted"]
     assert change.events[0].data["via"] == "agentkit"
-    assert change.forwarding_works is None
+    assert change.observation is None
 
 
 def test_result_that_was_not_understood_is_an_event_beside_the_acceptance() -> None:
@@ -114,16 +115,18 @@ def test_the_run_deadline_counts_from_the_dispatch(own: float | None, deadline: 
     assert settle(dispatched(), Accepted(), where=where).tasks[0].run_deadline == at(deadline)
 
 
-@pytest.mark.parametrize(("via", "proved"), [(KIT, True), (DIRECT, None)])
+@pytest.mark.parametrize(
+    ("via", "seen"), [(KIT, ForwardObservation(AGENT, arrived=True)), (DIRECT, None)]
+)
 def test_an_agent_that_spoke_before_the_answer_has_begun(
-    via: Delivery, proved: bool | None
+    via: Delivery, seen: ForwardObservation | None
 ) -> None:
     early = running(accepted_at=None, lease_until=at(5))
     change = settle(early, Accepted(), via)
     one = change.tasks[0]
     assert (one.status, one.active_at, one.accepted_at) == (TaskStatus.RUNNING, at(-8), NOW)
     assert (one.start_deadline, one.lease_until) == (None, None)
-    assert change.forwarding_works is proved
+    assert change.observation == seen
 
 
 @pytest.mark.parametrize(
@@ -262,7 +265,7 @@ def test_F28_a_rejected_task_may_fall_back() -> None:
 
 @pytest.mark.parametrize("via", list(Delivery))
 def test_F24_a_lost_answer_of_a_task_that_runs_is_an_acceptance(via: Delivery) -> None:
-    early = running(accepted_at=None, lease_until=at(5), direct_next=False)
+    early = running(accepted_at=None, lease_until=at(5), prefer_direct=False)
     change = settle(early, failure(FailureCode.OUTCOME_UNKNOWN), via)
     one = change.tasks[0]
     assert (one.status, one.accepted_at, one.retries) == (TaskStatus.RUNNING, NOW, 0)
@@ -303,27 +306,32 @@ def test_after_the_deadline_other_failures_stay_what_they_are() -> None:
 
 # --- what is learned of AgentKit's forwards ----------------------------------------------------
 
+MISSED = ForwardObservation(AGENT, arrived=False)
 
-@pytest.mark.parametrize("outcome", [Accepted(), Answered(1)])
+
 @pytest.mark.parametrize(
-    ("one", "via", "works"),
+    ("one", "via", "seen"),
     [
-        (dispatched(direct_next=True), DIRECT, False),
-        (dispatched(direct_next=True), KIT, None),
-        (dispatched(), DIRECT, None),
-        (dispatched(), KIT, None),
+        (dispatched(silent_forward=AGENT), DIRECT, MISSED),
+        (dispatched(silent_forward="a2"), DIRECT, None),
+        (dispatched(silent_forward=AGENT), KIT, ForwardObservation(AGENT, arrived=True)),
+        (dispatched(silent_forward=AGENT, sent_directly=True), KIT, None),
+        (dispatched(prefer_direct=True), DIRECT, None),
+        (dispatched(message_type=MessageType.TOOL_INVOCATION), KIT, None),
     ],
 )
-def test_silence_and_then_a_working_direct_delivery_disproves_forwards(
-    outcome: Outcome, one: Task, via: Delivery, works: bool | None
+def test_an_answer_after_a_silent_forward_says_that_the_forward_missed_its_agent(
+    one: Task, via: Delivery, seen: ForwardObservation | None
 ) -> None:
-    assert settle(one, outcome, via).forwarding_works is works
+    assert settle(one, Answered(1), via).observation == seen
 
 
-def test_a_direct_delivery_that_fails_teaches_nothing_of_forwards() -> None:
-    change = settle(dispatched(direct_next=True), failure(FailureCode.UNREACHABLE), DIRECT)
-    assert change.forwarding_works is None
+def test_an_agent_missed_by_agentkit_is_sent_its_tasks_directly() -> None:
+    one = dispatched(silent_forward=AGENT)
+    change = settle(one, Answered(1), DIRECT, probe_interval=seconds(7))
+    assert change.agents[-1].prefer_direct_until == at(7)
 
 
-def test_an_accepted_task_is_of_its_agent() -> None:
-    assert settle(accepted(accepted_at=None), Accepted()).events[0].agent_id == AGENT
+@pytest.mark.parametrize("outcome", [Accepted(), failure(FailureCode.UNREACHABLE)])
+def test_a_mere_acceptance_of_a_direct_message_teaches_nothing(outcome: Outcome) -> None:
+    assert settle(dispatched(silent_forward=AGENT), outcome, DIRECT).observation is None

@@ -4,9 +4,17 @@ from typing import Any
 
 import pytest
 
-from opscore.models import Delivery, SessionStatus, Task, TaskResult, TaskStatus
+from opscore.models import (
+    Delivery,
+    ForwardObservation,
+    SessionStatus,
+    Task,
+    TaskResult,
+    TaskStatus,
+)
 from opscore.workflow.decisions import on_heartbeat, on_task_result
 from tests.builders import (
+    AGENT,
     NOW,
     accepted,
     agent,
@@ -123,10 +131,23 @@ def test_a_result_needs_no_known_agent() -> None:
 @pytest.mark.parametrize("how", ["result", "heartbeat"])
 def test_a_precise_report_proves_forwards(one: Task, proved: bool | None, how: str) -> None:
     if how == "result":
-        change = on_task_result(task_facts(one), OK, context())
+        said = TaskResult(True, result=1, attempt=one.attempt)
+        change = on_task_result(task_facts(one), said, context())
     else:
         change = on_heartbeat(task_facts(one), None, None, context())
-    assert change.forwarding_works is proved
+    assert (change.observation is not None) is bool(proved)
+
+
+def test_a_result_that_names_no_attempt_may_be_an_operators_and_teaches_nothing() -> None:
+    change = on_task_result(task_facts(accepted()), OK, context())
+    assert (became(change), change.observation) == ("completed", None)
+
+
+def test_a_sign_of_life_of_an_agent_that_agentkit_missed_brings_agentkit_back() -> None:
+    who = agent(prefer_direct_until=at(-5))
+    change = on_heartbeat(task_facts(accepted(), agent=who), None, None, context())
+    assert change.observation == ForwardObservation(AGENT, arrived=True)
+    assert change.agents[0].prefer_direct_until is None
 
 
 # --- heartbeats -------------------------------------------------------------------------------

@@ -208,7 +208,7 @@ def test_F23_an_open_breaker_is_the_reason_that_a_ready_task_shows() -> None:
 )
 def test_a_gate_may_spare_tasks_that_go_direct(direct: bool, spares: bool, code: Reason) -> None:
     gate = Gate(Reason.STOPPING, "stop", spares_direct=spares)
-    assert pending_reason(task(direct_next=direct), lane(FREE), gate).code is code
+    assert pending_reason(task(prefer_direct=direct), lane(FREE), gate).code is code
 
 
 def test_a_busy_agent_comes_before_the_gate() -> None:

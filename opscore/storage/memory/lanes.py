@@ -72,7 +72,7 @@ class Lanes:
         level.queue.push((*place, task.id))
         level.waiting += 1
         if len(lane.free):
-            self._offer(task.lane, task.direct_next)
+            self._offer(task.lane, task.prefer_direct)
 
     def task_left(self, task: Task) -> None:
         """The task, as it was while queued, is queued no more."""
@@ -266,4 +266,4 @@ class Lanes:
 
 
 def _level_key(task: Task) -> LevelKey:
-    return task.direct_next, task.priority
+    return task.prefer_direct, task.priority

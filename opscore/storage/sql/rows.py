@@ -67,7 +67,7 @@ def upsert(table: str, columns: tuple[str, ...], kept: tuple[str, ...] = ()) -> 
 
 def level_of(task: Task) -> str:
     """Tasks of one level differ in their turns only."""
-    return level_text(task.lane, task.direct_next, task.priority)
+    return level_text(task.lane, task.prefer_direct, task.priority)
 
 
 def level_text(lane: str, direct: bool, priority: int) -> str:

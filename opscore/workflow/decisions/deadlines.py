@@ -70,7 +70,14 @@ def _not_started(draft: Draft, facts: TaskFacts) -> None:
         _miss(draft, facts, FailureCode.START_TIMEOUT, message)
         return
     failure = Failure(FailureCode.START_TIMEOUT, message)
-    requeue(draft, facts, failure, direct_next=True, preferred_agent=task.agent_id)
+    requeue(
+        draft,
+        facts,
+        failure,
+        prefer_direct=True,
+        preferred_agent=task.agent_id,
+        silent_forward=task.agent_id,
+    )
 
 
 def _can_switch_to_direct(facts: TaskFacts, ctx: Context) -> bool:
@@ -109,7 +116,9 @@ def _lose_lease(draft: Draft, facts: TaskFacts) -> None:
         handle_task_failure(draft, draft.task(task, lost_leases=lost), facts.session, failure)
         return
     failure = Failure(FailureCode.LEASE_LOST, "The dispatcher that had the task was lost.")
-    requeue(draft, facts, failure, pause_after_lost_lease(task, lost), lost_leases=lost)
+    pause = pause_after_lost_lease(task, lost)
+    # On which channel the message went, if it went, is not known.
+    requeue(draft, facts, failure, pause, lost_leases=lost, sent_directly=True)
 
 
 def on_session_due(facts: SessionFacts, ctx: Context) -> Change:

@@ -6,7 +6,16 @@ from typing import Any
 
 import orjson
 
-from opscore.models import Agent, Change, Event, EventType, Task, WorkflowSession, slots
+from opscore.models import (
+    Agent,
+    Change,
+    Event,
+    EventType,
+    ForwardObservation,
+    Task,
+    WorkflowSession,
+    slots,
+)
 from opscore.models.evolve import evolve
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.transitions import check_session, check_task
@@ -26,7 +35,7 @@ class Draft:
         self._reopened: set[str] = set()
         self._follow_ups: deque[Callable[[], None]] = deque()
         self._may_ready = False
-        self.forwarding_works: bool | None = None
+        self.observation: ForwardObservation | None = None
 
     def agent(self, agent: Agent, **changes: Any) -> Agent:
         updated = evolve(agent, rev=self._next_rev(agent.id, agent.rev), **changes)
@@ -109,7 +118,7 @@ class Draft:
             tasks=tuple(self._tasks.values()),
             events=tuple(self._events),
             may_ready=self._may_ready,
-            forwarding_works=self.forwarding_works,
+            observation=self.observation,
             abandoned=tuple(self._abandoned),
         )
 

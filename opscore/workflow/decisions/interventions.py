@@ -156,7 +156,9 @@ def _begin_again(draft: Draft, task: Task, session: WorkflowSession, **changes: 
         retries=0,
         lost_leases=0,
         not_found=0,
-        direct_next=False,
+        prefer_direct=False,
+        silent_forward=None,
+        sent_directly=True,
         progress=None,
         **changes,
     )

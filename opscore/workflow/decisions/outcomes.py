@@ -28,6 +28,7 @@ from opscore.workflow.decisions.agents import (
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.signs_of_life import note_sign_of_life
 from opscore.workflow.decisions.steps import (
     complete_task,
     handle_task_failure,
@@ -61,7 +62,8 @@ def on_outcome(
     if task.attempt != attempt or task.owner != owner or not task.status.in_flight:
         _note_overtaken(draft, task, attempt, outcome)
         return draft.change()
-    task = replace(task, via=via)
+    sent_directly = task.sent_directly or via is Delivery.DIRECT
+    task = replace(task, via=via, sent_directly=sent_directly)
     match outcome:
         case Accepted(unclear):
             _accept(draft, facts, task)
@@ -70,6 +72,7 @@ def on_outcome(
         case Answered(result):
             _note_delivered(draft, facts, task)
             _note_answer(draft, facts)
+            note_sign_of_life(draft, replace(task, accepted_at=ctx.now), facts.agent)
             complete_task(draft, task, facts.session, result)
         case Failure():
             _fail(draft, facts, task, replace(outcome, free=outcome.free or probe))
@@ -102,8 +105,8 @@ def _accept(draft: Draft, facts: TaskFacts, task: Task) -> None:
         start_deadline=None if alive else _start_deadline(task, step, draft.ctx),
     )
     draft.task_event(EventType.TASK_ACCEPTED, task, via=task.via)
-    if alive and task.via is Delivery.AGENTKIT:
-        draft.forwarding_works = True
+    if alive:
+        note_sign_of_life(draft, task, facts.agent)
     _note_delivered(draft, facts, task)
     _session_runs(draft, facts.session)
 
@@ -126,9 +129,6 @@ def _note_delivered(draft: Draft, facts: TaskFacts, task: Task) -> None:
         return
     if facts.agent is not None:
         note_delivery(draft, facts.agent)
-    if task.direct_next:
-        # AgentKit accepted it, nothing came of it, and the agent itself was there.
-        draft.forwarding_works = False
 
 
 def _note_answer(draft: Draft, facts: TaskFacts) -> None:

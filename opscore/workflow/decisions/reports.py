@@ -7,7 +7,6 @@ from typing import Any
 from opscore.models import (
     AgentFacts,
     Change,
-    Delivery,
     EventType,
     Failure,
     FailureCode,
@@ -24,6 +23,7 @@ from opscore.models import (
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.signs_of_life import note_sign_of_life
 from opscore.workflow.decisions.states import record_state, settle_time
 from opscore.workflow.decisions.steps import complete_task, handle_task_failure
 
@@ -84,7 +84,7 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
     effect = _effect(word, subject.task, by_id, attempt)
     if current:
         if by_id or effect is not Effect.NONE:
-            _learn(draft, subject.task)
+            _learn(draft, subject)
         _carry_out(draft, subject, report, effect)
     elif effect is not Effect.NONE:
         _note_late(draft, subject.task, facts.agent.id, report.state)
@@ -143,10 +143,8 @@ def _carry_out(draft: Draft, subject: TaskFacts, report: StateReport, effect: Ef
             _doubt(draft, task, report)
 
 
-def _learn(draft: Draft, task: Task) -> None:
-    """A sign of life after an accepted forward proves that AgentKit's forwards arrive."""
-    if task.via is Delivery.AGENTKIT and task.accepted_at is not None:
-        draft.forwarding_works = True
+def _learn(draft: Draft, subject: TaskFacts) -> None:
+    note_sign_of_life(draft, subject.task, subject.agent)
 
 
 def _mark_active(draft: Draft, task: Task, session: WorkflowSession) -> None:
@@ -186,7 +184,9 @@ def on_task_result(facts: TaskFacts, report: TaskResult, ctx: Context) -> Change
     if not _counts(task, report.attempt, report.succeeded):
         _note_late(draft, task, task.agent_id, verdict)
         return draft.change()
-    _learn(draft, task)
+    if report.attempt is not None:
+        # Without one it may be an operator's, who says nothing of how the agent is reached.
+        _learn(draft, facts)
     if report.succeeded:
         complete_task(draft, task, facts.session, report.result)
     else:
@@ -214,7 +214,7 @@ def on_heartbeat(facts: TaskFacts, progress: Any, attempt: int | None, ctx: Cont
     if not task.status.in_flight or (attempt is not None and attempt != task.attempt):
         _note_late(draft, task, task.agent_id, "heartbeat")
         return draft.change()
-    _learn(draft, task)
+    _learn(draft, facts)
     if progress is not None:
         task = draft.task(task, progress=progress)
         draft.task_event(EventType.TASK_HEARTBEAT, task, progress=draft.bounded(progress))
@@ -225,7 +225,7 @@ def on_heartbeat(facts: TaskFacts, progress: Any, attempt: int | None, ctx: Cont
 
 def _touch_agent(draft: Draft, facts: TaskFacts) -> None:
     if facts.agent is not None:
-        draft.agent(facts.agent, last_seen_at=draft.ctx.now, missed_deadlines=0)
+        draft.agent(draft.latest(facts.agent), last_seen_at=draft.ctx.now, missed_deadlines=0)
 
 
 # --- shared -----------------------------------------------------------------------------------

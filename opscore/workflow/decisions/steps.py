@@ -266,7 +266,8 @@ def retry_task(draft: Draft, task: Task, session: WorkflowSession, failure: Fail
         until,
         retries=retries,
         preferred_agent=None,
-        direct_next=False,
+        prefer_direct=False,
+        silent_forward=None,
         error=describe(failure),
     )
     set_session_waiting(draft, session)
@@ -305,6 +306,8 @@ def fallback_task(draft: Draft, task: Task, session: WorkflowSession, failure: F
                 wanted_agent=None,
                 wanted_capability=capability,
                 preferred_agent=None,
+                prefer_direct=False,
+                silent_forward=None,
                 fell_back=True,
                 retries=0,
                 lost_leases=0,

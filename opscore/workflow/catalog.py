@@ -1,5 +1,7 @@
 """The catalog of workflows: saving makes revisions, running sessions keep theirs."""
 
+import asyncio
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,17 @@ from opscore.exceptions import VersionConflictError, WorkflowNotFoundError
 from opscore.models import WorkflowDefinition, WorkflowRevision
 from opscore.workflow.engine import Engine
 from opscore.workflow.templates import load_workflow_template, read_templates
+from opscore.workflow.turns import Turns
 
-_TRIES = 10
+_TRIES = 20
+_LONGEST_PAUSE = 0.05
 
 
 class Catalog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._storage = engine.storage
+        self._turns = Turns()
 
     async def load_workflow_template(
         self, source: str | bytes | Path | Mapping[str, Any]
@@ -35,6 +40,9 @@ class Catalog:
         self, definition: WorkflowDefinition
     ) -> tuple[WorkflowRevision, bool]:
         """Save a definition; the same one again makes no new revision. True if one was made."""
+        return await self._turns.run(definition.id, lambda: self._save(definition))
+
+    async def _save(self, definition: WorkflowDefinition) -> tuple[WorkflowRevision, bool]:
         for _ in range(_TRIES):
             newest = await self._storage.workflow(definition.id)
             if newest is not None and newest.definition == definition:
@@ -45,6 +53,8 @@ class Catalog:
             try:
                 await self._engine.save_workflow(saved)
             except VersionConflictError:
+                # Other replicas save too, and trying again at once would only meet them again.
+                await asyncio.sleep(random.uniform(0, _LONGEST_PAUSE))
                 continue
             crash_point("workflow.committed")
             return saved, True

@@ -99,7 +99,11 @@ class Engine:
             candidate = await self.storage.agent(agent_id)
             return candidate.agent if candidate else None
 
-        return await self._change(read, decide)
+        return await self._in_turn(agent_id, lambda: self._change(read, decide))
+
+    async def keep_receipt(self, receipt: WebhookReceipt) -> None:
+        """Store the receipt of a webhook that changes nothing, so that its replay is known."""
+        await self.apply(Change(receipt=receipt))
 
     async def agent_reported(self, report: StateReport) -> Change | None:
         """None when the agent is unknown; the report is kept for a registration that follows."""
@@ -175,17 +179,15 @@ class Engine:
         )
 
     async def task_reported(self, task_id: str, report: TaskResult) -> Change | None:
-        return await self._change(
-            lambda: self.storage.task_facts(task_id),
-            lambda facts, ctx: decisions.on_task_result(facts, report, ctx),
+        return await self._change_task(
+            task_id, lambda facts, ctx: decisions.on_task_result(facts, report, ctx)
         )
 
     async def task_heartbeat(
         self, task_id: str, progress: Any, attempt: int | None
     ) -> Change | None:
-        return await self._change(
-            lambda: self.storage.task_facts(task_id),
-            lambda facts, ctx: decisions.on_heartbeat(facts, progress, attempt, ctx),
+        return await self._change_task(
+            task_id, lambda facts, ctx: decisions.on_heartbeat(facts, progress, attempt, ctx)
         )
 
     async def retry_task(self, task_id: str, attempt: int | None) -> Change | None:
@@ -326,13 +328,22 @@ class Engine:
         return change if change == Change() or await self._applied(change) else None
 
     async def _in_turn(self, agent_id: str, work: Callable[[], Awaitable[R]]) -> R:
-        """One after the other for each agent: they would only conflict, and none may be lost."""
-        if not self._turns.take(agent_id):
-            await self._turns.wait(agent_id)
-        try:
-            return await work()
-        finally:
-            self._turns.leave(agent_id)
+        """Serialise changes of one agent: they would only conflict, and none may be lost."""
+        return await self._turns.run(agent_id, work)
+
+    async def _change_task(
+        self, task_id: str, decide: Callable[[TaskFacts, Context], Change]
+    ) -> Change | None:
+        """Change a task in the turn of its agent; None when there is no such task."""
+        facts = await self.storage.task_facts(task_id)
+        if facts is None:
+            return None
+        holder = facts.task.agent_id or task_id
+        # Facts that were read while others wrote would only conflict.
+        known = facts if self._turns.is_free(holder) else None
+        return await self._in_turn(
+            holder, lambda: self._change(lambda: self.storage.task_facts(task_id), decide, known)
+        )
 
     def _context(self) -> Context:
         return Context(

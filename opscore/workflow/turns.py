@@ -2,13 +2,29 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+R = TypeVar("R")
 
 
 class Turns:
-    """`take` or else `wait` before, and `leave` after. Nothing is kept of a free key."""
+    """A lock for each key, first come first served. Nothing is kept of a free key."""
 
     def __init__(self) -> None:
         self._queues: dict[str, deque[asyncio.Future[None]] | None] = {}
+
+    async def run(self, key: str, work: Callable[[], Awaitable[R]]) -> R:
+        """Run the work while the caller holds the key; return its result."""
+        if not self.take(key):
+            await self.wait(key)
+        try:
+            return await work()
+        finally:
+            self.leave(key)
+
+    def is_free(self, key: str) -> bool:
+        return key not in self._queues
 
     def take(self, key: str) -> bool:
         """Whether nobody held the key; the caller holds it now."""

@@ -1,5 +1,6 @@
 """The catalog: saving, revisions, deleting, folders."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from opscore.exceptions import (
 )
 from opscore.models import EventType, WorkflowRevision
 from tests.builders import at, definition, step
+from tests.fakes import settle
 from tests.moody import Moody
 from tests.service.conftest import Builder
 
@@ -63,6 +65,18 @@ async def test_two_who_save_at_once_make_two_revisions(build: Builder) -> None:
     with pytest.raises(VersionConflictError, match="Others keep saving"):
         await house.catalog.create_workflow(CHANGED)
     assert (await house.catalog.get_workflow_definition("flow")).definition == FLOW
+
+
+async def test_40_revisions_of_one_workflow_saved_at_once_are_all_kept(build: Builder) -> None:
+    storage = await build.storage(Moody)
+    house = await build(storage=storage, running=False)
+    storage.slow = {"apply"}
+    revisions = [definition(description=str(number)) for number in range(40)]
+    saves = asyncio.gather(*map(house.catalog.create_workflow, revisions))
+    await settle(50)
+    storage.gate.set()
+    await saves
+    assert [one.revision for one in await house.catalog.revisions("flow")] == [*range(40, 0, -1)]
 
 
 async def test_a_template_is_read_and_saved(build: Builder) -> None:

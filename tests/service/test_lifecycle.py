@@ -1,6 +1,8 @@
 """The use cases about agents and their states."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -15,7 +17,7 @@ from opscore.exceptions import (
     StorageError,
     WebhookReplayedError,
 )
-from opscore.lifecycle import Limits
+from opscore.lifecycle import Limits, Trigger
 from opscore.models import (
     Availability,
     Change,
@@ -31,7 +33,7 @@ from opscore.models import (
     availability,
 )
 from opscore.workflow.queue import Reason
-from tests.builders import at, step
+from tests.builders import at, definition, step
 from tests.fakes import settle
 from tests.moody import Moody
 from tests.service.conftest import Builder
@@ -332,6 +334,35 @@ async def test_F44_a_hundred_equal_reports_at_once_are_applied_once(build: Build
     assert len(await house.events(EventType.TASK_COMPLETED)) == 1
     assert len(await house.events(EventType.AGENT_STATE)) == 100
     assert len(await house.tasks()) == 2
+
+
+@pytest.mark.fault("F107")
+@pytest.mark.parametrize("precise", ["result", "heartbeat"])
+async def test_200_precise_reports_of_one_agent_at_once_are_all_taken(
+    build: Builder, precise: str
+) -> None:
+    storage, courier = await build.storage(Moody), Switchboard()
+    house = await build(courier, storage=storage, concurrency=200)
+    await house.register(concurrency=200)
+    triggers = (Trigger("a1", {}, definition=definition()) for _ in range(200))
+    await asyncio.gather(*map(house.lifecycle.start_session, triggers))
+    await house.eventually(lambda: len(courier.calls) == 200)
+    await courier.answer()
+    tasks = await house.tasks()
+    storage.slow = {"apply"}
+    reports: list[Coroutine[Any, Any, object]] = [
+        house.lifecycle.report_result(task.id, TaskResult(succeeded=True))
+        if precise == "result"
+        else house.lifecycle.heartbeat(task.id, None, 1)
+        for task in tasks
+    ]
+    answers = asyncio.gather(*reports)
+    await settle(50)
+    storage.gate.set()
+    await answers
+    statuses = Counter(task.status for task in await house.tasks())
+    expected = TaskStatus.COMPLETED if precise == "result" else TaskStatus.RUNNING
+    assert statuses == {expected: 200}
 
 
 async def test_a_conflict_is_decided_again_with_what_is_true_now(build: Builder) -> None:

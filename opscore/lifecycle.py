@@ -132,6 +132,8 @@ class Lifecycle:
             agent_id, lambda agent, ctx: decisions.deregister_agent(agent, ctx, receipt)
         )
         if change is None:
+            if receipt is not None:
+                await self._engine.keep_receipt(receipt)
             raise _no_agent()
         crash_point("agent.deregistered")
         await self._engine.fail_stranded()

@@ -250,6 +250,20 @@ async def test_deregistering_an_unknown_agent_is_no_error(service: Service) -> N
     assert answer.json() == {"status": "success", "message": f"Agent {AGENT} was not registered."}
 
 
+@pytest.mark.fault("F106")
+async def test_deregistration_of_an_unknown_agent_replayed_after_its_registration_is_a_duplicate(
+    service: Service,
+) -> None:
+    body = announcement("DEREGISTER")
+    headers = service.signed(body)
+    assert (await service.notify(body, **headers)).json()["status"] == "success"
+    await service.pass_time(1)
+    await service.webhook()
+    replayed = await service.notify(body, **headers)
+    assert (replayed.status_code, replayed.json()["status"]) == (200, "duplicate")
+    assert await agents(service) == [AGENT]
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [

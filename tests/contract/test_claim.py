@@ -1,6 +1,8 @@
 """Who gets which task, and in which order."""
 
 import asyncio
+import math
+import time
 from collections import Counter
 from typing import Any
 
@@ -12,12 +14,14 @@ from opscore.models import (
     EventType,
     Hold,
     HoldReason,
+    Retention,
     Standing,
     TaskStatus,
 )
 from opscore.storage import Storage
 from tests import builders
 from tests.builders import at
+from tests.contract.conftest import Opener
 from tests.contract.shelf import (
     agents_of,
     bump,
@@ -351,3 +355,32 @@ async def test_many_agents_come_and_go_without_losing_their_place(storage: Stora
     claims = await claim(storage)
     assert agents_of(claims) == [one.id for one in agents[:10]]
     assert tasks_of(claims) == [task.id for task in tasks[190:]]
+
+
+_ROUNDS = 5
+
+
+async def test_claim_of_2000_tasks_takes_at_most_22_times_as_long_as_one_of_100(
+    open_with: Opener,
+) -> None:
+    """Linear, with a tenth for the noise. What else runs only adds, so the least time counts."""
+    few = many = math.inf
+    for _ in range(_ROUNDS):
+        few = min(few, await _time_of_claim(await open_with(Retention()), 100))
+        many = min(many, await _time_of_claim(await open_with(Retention()), 2000))
+        if many <= 22 * few:
+            break
+    assert many <= 22 * few
+
+
+async def _time_of_claim(storage: Storage, count: int) -> float:
+    """Two agents share so many tasks; the seconds that it takes to claim them all at once."""
+    await put(storage, *(builders.agent(one, concurrency=count // 2) for one in ("a1", "a2")))
+    lane = {"wanted_agent": None, "wanted_capability": "research"}
+    runs = [one_run(number, **lane) for number in range(count)]
+    await asyncio.gather(*(put(storage, *run) for run in runs))
+    began = time.perf_counter()
+    claims = await claim(storage, count)
+    taken = time.perf_counter() - began
+    assert Counter(agents_of(claims)) == {"a1": count // 2, "a2": count // 2}
+    return taken

@@ -1,6 +1,7 @@
 """Claiming: which ready tasks go to which free agents, and marking them so."""
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -123,6 +124,10 @@ _PUT_ASIDE = {
     "agents": "UPDATE agents SET slots = 0 WHERE id = ?",
 }
 
+# Each update of a row within one transaction looks through its earlier versions, so every agent
+# is updated once, however many tasks it takes.
+_TAKE_SLOTS = "UPDATE agents SET in_flight = in_flight + ?, last_used = ? WHERE id = ?"
+
 R = TypeVar("R")
 Pair = tuple[str, str]
 """The ids of a task and of the agent that gets it."""
@@ -147,10 +152,12 @@ class Pool:
     slots: dict[str, int] = field(default_factory=dict)
     lanes: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
+    served: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, lane: str, agent_id: str, slots: int, last_used: int) -> None:
         self.slots[agent_id] = slots
         self.used.setdefault(agent_id, last_used)
+        self.served.add((lane, agent_id))
         heapq.heappush(self.lanes.setdefault(lane, []), (last_used, agent_id))
 
     def take(self, lane: str, preferred: str | None, use: int) -> str | None:
@@ -161,9 +168,9 @@ class Pool:
         return agent_id
 
     def _choose(self, lane: str, preferred: str | None) -> str | None:
-        agents = self.lanes.get(lane, [])
-        if preferred and self.slots.get(preferred) and any(i == preferred for _, i in agents):
+        if preferred and self.slots.get(preferred) and (lane, preferred) in self.served:
             return preferred
+        agents = self.lanes.get(lane, [])
         while agents:
             used, agent_id = agents[0]
             if not self.slots[agent_id]:
@@ -316,10 +323,7 @@ def _mark(
         claims.append(Claim(claimed, waited.session, held.agents[agent_id]))
     yield Execute(upsert("tasks", TASK_COLUMNS), marked)
     crash_point("claim.marked")
-    yield Execute(
-        "UPDATE agents SET in_flight = in_flight + 1, last_used = ? WHERE id = ?",
-        [(arrivals.next(), agent_id) for _, agent_id in held.pairs],
-    )
+    yield Execute(_TAKE_SLOTS, _slots_taken(arrivals, held.pairs))
     crash_point("claim.slots-taken")
     yield from _note_turns(found.values())
     tally = tasks_tally(
@@ -328,6 +332,16 @@ def _mark(
     )
     yield from write_events([dispatched_event(one.task, now) for one in claims], tally)
     return claims
+
+
+def _slots_taken(arrivals: Arrivals, pairs: Iterable[Pair]) -> list[tuple[int, int, str]]:
+    """One row for each agent: the slots that it takes, the number of its last use, and its id."""
+    taken: Counter[str] = Counter()
+    used: dict[str, int] = {}
+    for _, agent_id in pairs:
+        taken[agent_id] += 1
+        used[agent_id] = arrivals.next()
+    return [(taken[agent_id], used[agent_id], agent_id) for agent_id in sorted(taken)]
 
 
 def _note_turns(claimed: Iterable[Waited]) -> Program[None]:

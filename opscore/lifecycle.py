@@ -127,6 +127,7 @@ class Lifecycle:
         return await self.get_agent(agent_id)
 
     async def deregister_agent(self, agent_id: str, signature: str | None = None) -> Candidate:
+        """Give the agent no more tasks; those that wait for it alone fail soon after."""
         receipt = self._receipt(signature)
         change = await self._engine.change_agent(
             agent_id, lambda agent, ctx: decisions.deregister_agent(agent, ctx, receipt)
@@ -136,7 +137,6 @@ class Lifecycle:
                 await self._engine.keep_receipt(receipt)
             raise _no_agent()
         crash_point("agent.deregistered")
-        await self._engine.fail_stranded()
         return await self.get_agent(agent_id)
 
     async def drain_agent(self, agent_id: str) -> Candidate:

@@ -28,6 +28,7 @@ from opscore.workflow.engine import Engine
 from opscore.workflow.housekeeper import Housekeeper
 from opscore.workflow.invariants import Checker
 from opscore.workflow.journal import log_events
+from opscore.workflow.orphans import OrphanedTasks
 from opscore.workflow.replicas import Presence
 from opscore.workflow.timekeeper import Timekeeper
 
@@ -48,6 +49,7 @@ class Core:
     lifecycle: Lifecycle = field(init=False)
     dispatcher: Dispatcher = field(init=False)
     timekeeper: Timekeeper = field(init=False)
+    orphans: OrphanedTasks = field(init=False)
     housekeeper: Housekeeper = field(init=False)
     presence: Presence = field(init=False)
     checker: Checker = field(init=False)
@@ -71,6 +73,7 @@ class Core:
             agentkit_timeout=settings.agentkit_timeout,
         )
         self.timekeeper = Timekeeper(self.engine)
+        self.orphans = OrphanedTasks(self.engine)
         self.housekeeper = Housekeeper(self.engine, settings.retention, self.replica_id)
         self.checker = Checker(self.engine, self.replica_id)
         self.storage_check = StorageCheck(self.storage, self.clock)
@@ -86,6 +89,7 @@ class Core:
         self._spawn("dispatcher", self.dispatcher.run)
         self._spawn("leases", self.dispatcher.keep_leases)
         self._spawn("timekeeper", self.timekeeper.run)
+        self._spawn("orphaned tasks", self.orphans.run)
         self._spawn("housekeeper", self.housekeeper.run)
         self._spawn("heartbeat", self.presence.run)
         self._spawn("invariant checker", self.checker.run)

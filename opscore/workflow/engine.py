@@ -47,7 +47,6 @@ R = TypeVar("R")
 Listener = Callable[[Change], None]
 
 _TRIES = 10
-_STRANDED_AT_ONCE = 200
 _EARLY_REPORT_SIZE = 16 * 1024
 # With others writing the same record, trying again at once would only meet them again.
 _LONGEST_PAUSE = 0.05
@@ -215,26 +214,6 @@ class Engine:
 
     async def agent_due(self, agent_id: str) -> Change | None:
         return await self._change(lambda: self._agent_or_none(agent_id), decisions.on_agent_due)
-
-    async def fail_stranded(self) -> None:
-        """A task for a deregistered agent must not wait for ever."""
-        while stranded := await self.storage.stranded(_STRANDED_AT_ONCE):
-            changes = [await self._fail_stranded(task_id) for task_id in stranded]
-            if all(change is None or change == Change() for change in changes):
-                # Someone else was quicker, or the agent is back.
-                return
-            await asyncio.sleep(0)
-
-    async def _fail_stranded(self, task_id: str) -> Change | None:
-        try:
-            change = await self.task_stranded(task_id)
-        except StorageError as error:
-            # Raises where that is not for this one alone.
-            await self.storage.ping()
-            logger.warning("A stranded task is put off: %s", error.detail)
-            return None
-        crash_point("stranded.failed")
-        return change
 
     async def task_stranded(self, task_id: str) -> Change | None:
         async def read() -> tuple[TaskFacts, Agent | None] | None:

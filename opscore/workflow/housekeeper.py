@@ -71,7 +71,7 @@ class Housekeeper:
     async def round(self) -> None:
         """What fails is told and tried again in the next round; the rest goes on."""
         self._watch_the_clock()
-        for work in (self._engine.fail_stranded, self._lose_silent, self._forget):
+        for work in (self._lose_silent, self._forget):
             try:
                 await work()
             except (StorageError, VersionConflictError) as error:

@@ -239,7 +239,7 @@ async def test_F62_after_a_deregistration_nothing_new_is_dispatched_and_nothing_
     assert first["status"] == "dispatched"
     done = await service.post(f"task/{first['taskId']}/result", {"status": "completed"})
     assert done.json()["counted"] is True
-    await service.core.engine.fail_stranded()
+    await service.pass_time(5)
     ended = await service.json(f"session/{session}")
     assert (ended["status"], ended["error"]["code"]) == ("failed", "agent_gone")
     assert len(service.courier.sent) == 1

@@ -37,6 +37,7 @@ from opscore.models import (
 from opscore.workflow.catalog import Catalog
 from opscore.workflow.engine import Engine
 from opscore.workflow.forwarding import choose
+from opscore.workflow.orphans import OrphanedTasks
 from opscore.workflow.timekeeper import Timekeeper
 from tests.builders import definition, step
 from tests.contract.shelf import session_id
@@ -146,6 +147,7 @@ class World:
         ids = map(session_id, count())
         self.lifecycle = Lifecycle(self.engine, self.catalog, Limits(), lambda: next(ids))
         self.timekeeper = Timekeeper(self.engine)
+        self.orphans = OrphanedTasks(self.engine)
         self.posts: list[Post] = []
         self.acked: set[str] = set()
         self.seen = Seen()
@@ -192,7 +194,7 @@ class World:
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.do(self.timekeeper.process_due())
-        self.do(self.engine.fail_stranded())
+        self.do(self.orphans.fail_all())
 
     # --- what must hold -------------------------------------------------------------------
 

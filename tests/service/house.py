@@ -31,6 +31,7 @@ from opscore.workflow.catalog import Catalog
 from opscore.workflow.dispatcher import Courier, Dispatcher
 from opscore.workflow.engine import Engine
 from opscore.workflow.housekeeper import Housekeeper
+from opscore.workflow.orphans import OrphanedTasks
 from opscore.workflow.timekeeper import Timekeeper
 from tests.builders import definition
 from tests.fakes import ManualClock, settle
@@ -112,6 +113,7 @@ class House:
             self.engine, courier, self.tracer, owner, concurrency, agentkit_timeout=30
         )
         self.timekeeper = Timekeeper(self.engine)
+        self.orphans = OrphanedTasks(self.engine)
         self.housekeeper = Housekeeper(self.engine, retention or Retention(), owner, tick=0.001)
         self._running: list[asyncio.Task[None]] = []
 
@@ -121,6 +123,7 @@ class House:
         self.spawn(self.dispatcher.run())
         self.spawn(self.dispatcher.keep_leases())
         self.spawn(self.timekeeper.run())
+        self.spawn(self.orphans.run())
         await settle(50)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

@@ -176,12 +176,12 @@ async def test_F62_deregistering_fails_what_waits_for_the_agent_at_once(build: B
     running, waiting = await house.trigger(), await house.trigger()
     await courier.answer()
     await house.lifecycle.deregister_agent("a1")
+    await settle(50)
     failed = await house.session(waiting.id)
     assert failed.error is not None
     assert (failed.status, failed.error["code"]) == (SessionStatus.FAILED, "agent_gone")
     assert (await house.task(running.id)).status is TaskStatus.DISPATCHED
-    await house.pass_time(10)
-    await house.housekeeper.round()
+    await house.pass_time(16)
     assert (await house.session(running.id)).status is SessionStatus.FAILED
     assert len(courier.calls) == 1
 

@@ -81,6 +81,7 @@ def create_app(
         async with AsyncExitStack() as stack:
             try:
                 core = await open_core(settings, storage, courier, clock, log)
+                stack.push_async_callback(_close, core)
                 app.state.core = core
                 if imported is not None:
                     # Loaded on use: it takes long, and nobody else needs it at the start.
@@ -157,9 +158,13 @@ async def _running(core: Core) -> AsyncIterator[None]:
         yield
     finally:
         await core.stop()
-        if isinstance(core.courier, AgentKitClient):
-            await core.courier.close()
-        await core.storage.close()
+
+
+async def _close(core: Core) -> None:
+    """Give back what was opened, also when the start fails later."""
+    if isinstance(core.courier, AgentKitClient):
+        await core.courier.close()
+    await core.storage.close()
 
 
 def _warn(core: Core) -> None:

@@ -2,10 +2,12 @@
 
 import os
 import select
+import stat
 from pathlib import Path
 from typing import Protocol
 
 TEN_MEGABYTES = 10_000_000
+_PRIVATE = 0o600
 
 
 class Sink(Protocol):
@@ -45,13 +47,17 @@ class DescriptorSink:
 
 
 class RotatingFileSink:
-    """Keeps `path` below a size; older lines move to `path.1`, `path.2` and so on."""
+    """Keeps `path` below a size; older lines move to `path.1`, `path.2` and so on.
+
+    A file that is made is for its owner alone; a file that exists keeps its mode, and the
+    files that follow it have the same.
+    """
 
     def __init__(self, path: Path, *, max_bytes: int = TEN_MEGABYTES, kept: int = 5) -> None:
         self._path = path
         self._max_bytes = max_bytes
         self._kept = kept
-        self._open()
+        self._open(_PRIVATE)
 
     def write(self, data: bytes) -> None:
         if self._size and self._size + len(data) > self._max_bytes:
@@ -62,9 +68,9 @@ class RotatingFileSink:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def _open(self) -> None:
+    def _open(self, mode: int) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        self._descriptor = os.open(self._path, flags, 0o640)
+        self._descriptor = os.open(self._path, flags, mode)
         self._sink = DescriptorSink(self._descriptor)
         self._size = os.fstat(self._descriptor).st_size
 
@@ -73,5 +79,7 @@ class RotatingFileSink:
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
             if newer.exists():
                 newer.replace(older)
+        mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
         os.close(self._descriptor)
-        self._open()
+        self._open(_PRIVATE)
+        os.fchmod(self._descriptor, mode)

@@ -1,22 +1,22 @@
 """SQLite: one writer thread with group commit, readers on the side, one process a file."""
 
 import asyncio
-import fcntl
 import logging
 import os
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, StorageError
+from opscore.storage.file_lock import FileLock
 from opscore.storage.migrations import applied, check, check_current, migrate
 from opscore.storage.sql.driver import Driver, Run
 from opscore.storage.sql.program import SQLITE, Execute, Program, Row
@@ -46,7 +46,7 @@ class SqliteDriver(Driver):
     def __init__(self, path: Path) -> None:
         # However the file is named, there is one lock beside it.
         self._path = Path(os.path.realpath(path))
-        self._lock: IO[bytes] | None = None
+        self._lock = FileLock(self._path)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="sqlite-writer")
         self._scanner = ThreadPoolExecutor(2, thread_name_prefix="sqlite-scanner")
         self._local = threading.local()
@@ -57,10 +57,14 @@ class SqliteDriver(Driver):
         self._loop_task: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        self._lock = _lock_file(self._path)
+        self._lock.acquire()
         crash_point("sqlite.file-locked")
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._writer, self._bring_up_to_date)
+        try:
+            await loop.run_in_executor(self._writer, self._bring_up_to_date)
+        except ConfigurationError:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         while self._loop_task is not None:
@@ -69,8 +73,7 @@ class SqliteDriver(Driver):
         self._scanner.shutdown()
         for connection in self._connections:
             connection.close()
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
 
     # --- reading --------------------------------------------------------------------------
 
@@ -199,6 +202,7 @@ class SqliteDriver(Driver):
     def _bring_up_to_date(self) -> None:
         try:
             _look_at(self._path)
+            _create_private(self._path)
             connection = self._written = self._connection()
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
@@ -214,26 +218,6 @@ class SqliteDriver(Driver):
             ) from error
 
 
-def _lock_file(path: Path) -> IO[bytes]:
-    """Held as long as the process lives: two processes on one file would not see each other."""
-    try:
-        lock = Path(f"{path}.lock").open("wb")  # noqa: SIM115 - kept open on purpose
-    except OSError as error:
-        raise ConfigurationError(
-            f"OPSCORE_STORAGE_URL: {path} cannot be opened ({error.strerror}); name a file in a "
-            "folder that exists and may be written to."
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise ConfigurationError(
-            f"OPSCORE_STORAGE_URL: another process uses {path}; stop it, or use PostgreSQL for "
-            "several replicas."
-        ) from error
-    return lock
-
-
 def _look_at(path: Path) -> None:
     """Refuse a file that is damaged or foreign, and leave it as it is."""
     # One whose making was cut off has to be written to before it can be read.
@@ -245,6 +229,16 @@ def _look_at(path: Path) -> None:
         ((said,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
     if said != "ok":
         raise sqlite3.DatabaseError(said.splitlines()[-1])
+
+
+def _create_private(path: Path) -> None:
+    """Create a missing file for its owner alone: it holds what agents and clients have sent.
+
+    SQLite gives its log the mode of the file. A file that exists keeps the mode it has, which
+    an operator may have chosen. Where the file cannot be made, SQLite says why.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

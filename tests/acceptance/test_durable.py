@@ -1,5 +1,6 @@
 """Durable storages: what was acknowledged outlives the process, however it ends."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -63,9 +64,7 @@ async def test_F73_a_second_process_on_one_file_is_refused(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to be one" * 30])
-async def test_F75_a_foreign_file_is_refused_and_left_as_it_is(
-    tmp_path: Path, content: bytes
-) -> None:
+def test_F75_a_foreign_file_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "opscore.db"
     file.write_bytes(content)
     env = clean_environment() | settings(f"sqlite:///{file}") | {"OPSCORE_PORT": "0"}
@@ -73,3 +72,39 @@ async def test_F75_a_foreign_file_is_refused_and_left_as_it_is(
         assert refused.ended() == 2
         assert "cannot be used as a database" in refused.said
     assert file.read_bytes() == content
+    assert not Path(f"{file}.lock").exists()
+
+
+def test_start_that_fails_after_the_storage_is_open_leaves_no_lock_file(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "greet.yaml").write_text("id: greet\ntasks: nonsense\n")
+    env = clean_environment() | settings(f"sqlite:///{tmp_path}/opscore.db")
+    env |= {"OPSCORE_PORT": "0", "OPSCORE_WORKFLOWS_DIR": "broken"}
+    with process("refused", tmp_path, *OPSCORE, "serve", env=env) as refused:
+        assert refused.ended() == 2
+    assert list(tmp_path.glob("*.lock")) == []
+
+
+def test_files_of_the_service_are_private(tmp_path: Path) -> None:
+    before = os.umask(0)
+    env = settings(
+        f"sqlite:///{tmp_path}/opscore.db", OPSCORE_LOG_FILE=f"{tmp_path}/opscore.db.log"
+    )
+    try:
+        with service(tmp_path, env):
+            modes = {
+                file.name: file.stat().st_mode & 0o777 for file in tmp_path.glob("opscore.db*")
+            }
+    finally:
+        os.umask(before)
+    names = ("opscore.db", "opscore.db-wal", "opscore.db-shm", "opscore.db.lock", "opscore.db.log")
+    assert modes == dict.fromkeys(names, 0o600)
+
+
+def test_database_file_keeps_the_mode_that_it_has(tmp_path: Path) -> None:
+    file = tmp_path / "opscore.db"
+    file.touch()
+    file.chmod(0o640)
+    with service(tmp_path, settings(f"sqlite:///{file}")):
+        modes = {one.stat().st_mode & 0o777 for one in tmp_path.glob("opscore.db*[!k]")}
+    assert modes == {0o640}

@@ -5,7 +5,7 @@ import resource
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from opscore.storage import open_storage
 from opscore.storage.sql.program import Execute, Fetch, Program
 from opscore.storage.sqlite import SqliteDriver
 from tests import builders
-from tests.acceptance.processes import service
+from tests.acceptance.processes import eventually, service
 from tests.builders import at
 
 pytestmark = pytest.mark.acceptance
@@ -195,7 +195,7 @@ async def test_F72_a_full_disk_costs_503_and_nothing_else(tmp_path: Path) -> Non
             assert [await register(number) for number in (1, 2, 3)] == [503, 503, 503]
             assert (await http.get(f"{API}/agent/a0")).status_code == 200
             assert (await http.get("/health/live")).status_code == 200
-            await until(lambda: readiness(http), 503)
+            await eventually(lambda: readiness(http), (503).__eq__)
             resource.prlimit(process, resource.RLIMIT_FSIZE, (hard, hard))
             assert [await register(number) for number in (1, 2, 3)] == [201, 201, 201]
             assert (await http.get("/health/ready")).json()["agents"] == 4
@@ -229,16 +229,10 @@ async def test_full_disk_under_sqlite_makes_the_service_not_ready(
                 while stream.write(b"x" * PAGE):
                     pass
             # Nobody writes but the check itself: it needs no write of others to find out.
-            await until(lambda: readiness(http), 503)
+            await eventually(lambda: readiness(http), (503).__eq__)
             filler.unlink()
-            await until(lambda: readiness(http), 200)
+            await eventually(lambda: readiness(http), (200).__eq__)
 
 
 async def readiness(http: httpx.AsyncClient) -> int:
     return (await http.get("/health/ready")).status_code
-
-
-async def until(ask: Callable[[], Awaitable[int]], wanted: int) -> None:
-    async with asyncio.timeout(15):
-        while await ask() != wanted:  # noqa: ASYNC110 - a file system sets no event
-            await asyncio.sleep(0.2)

@@ -190,6 +190,25 @@ def test_a_file_rotates_and_keeps_some(tmp_path: Path) -> None:
     assert found == {"opscore.log": b"8", "opscore.log.1": b"6", "opscore.log.2": b"4"}
 
 
+def test_log_file_that_exists_keeps_its_mode_through_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "opscore.log"
+    path.touch()
+    path.chmod(0o644)
+    sink = RotatingFileSink(path, max_bytes=100, kept=2)
+    for number in range(3):
+        sink.write(b"%d" % number * 99 + b"\n")
+    sink.close()
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o644}
+
+
+def test_new_log_files_are_private(tmp_path: Path) -> None:
+    sink = RotatingFileSink(tmp_path / "opscore.log", max_bytes=100, kept=2)
+    for number in range(3):
+        sink.write(b"%d" % number * 99 + b"\n")
+    sink.close()
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+
+
 def test_a_file_is_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "opscore.log"
     for line in (b"one\n", b"two\n"):

@@ -35,7 +35,7 @@ from opscore.clock import Clock
 from opscore.exceptions import OpsCoreError
 from opscore.logging_config import LogPipeline
 from opscore.middleware import ApiKeyGate, BodyGuard, RequestContext
-from opscore.settings import Settings
+from opscore.settings import MIN_SECRET_LENGTH, Settings
 from opscore.storage import Storage
 from opscore.workflow.dispatcher import Courier
 
@@ -172,6 +172,12 @@ def _warn(core: Core) -> None:
     settings = core.settings
     if not core.storage.durable:
         logger.warning("Everything is kept in memory and is gone after a restart.")
+    for variable in settings.weak_secrets:
+        logger.warning(
+            "%s is shorter than %d characters, which only OPSCORE_DEV accepts: it can be guessed.",
+            variable,
+            MIN_SECRET_LENGTH,
+        )
     if settings.allow_unsigned_webhooks and not settings.webhook_secret:
         logger.warning("Webhooks are accepted without a signature: anyone may register agents.")
     elif not settings.webhook_secret:

@@ -7,10 +7,9 @@ from typing import Any
 
 from opscore import crash_points
 from opscore.api.serve import run
+from opscore.cli.environment import BAD_SETTINGS
 from opscore.exceptions import ConfigurationError
 from opscore.settings import load_settings
-
-BAD_SETTINGS = 2
 
 
 def run_service(host: str | None, port: int | None, imported: Path | None = None) -> int:

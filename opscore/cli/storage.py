@@ -32,9 +32,9 @@ MEMORY = "memory:"
 
 @storage.callback()
 def read_env_file() -> None:
-    from dotenv import load_dotenv  # noqa: PLC0415 - loaded on use, see the package
+    from opscore.cli.environment import use_env_file  # noqa: PLC0415 - loaded on use
 
-    load_dotenv(".env")
+    use_env_file()
 
 
 @storage.command()

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from opscore.cli.environment import BAD_SETTINGS
 from opscore.cli.exports import source_of
 from opscore.cli.progress import progress
 from opscore.exceptions import ConfigurationError, OpsCoreError
@@ -20,7 +21,6 @@ from opscore.storage.transfer import import_lines
 from opscore.storage.upkeep import IN_MEMORY, bring_up_to_date, is_in_memory, location, read_status
 
 FAILED = 1
-BAD_SETTINGS = 2
 STANDARD = "-"
 
 

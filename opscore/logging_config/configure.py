@@ -1,6 +1,7 @@
 """Sets up logging for the whole process, from the settings."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -8,7 +9,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from opscore.exceptions import ConfigurationError
-from opscore.logging_config.formats import ConsoleFormat, JsonFormat
+from opscore.logging_config.formats import ConsoleFormat, JsonFormat, LineFormat
 from opscore.logging_config.pipeline import LogPipeline, PipelineHandler
 from opscore.logging_config.redaction import Redactor
 from opscore.logging_config.sinks import DescriptorSink, RotatingFileSink, Sink
@@ -39,7 +40,7 @@ def configure_logging(settings: LogSettings, *, descriptor: int = STANDARD_ERROR
     Handlers that were there before are taken off. Raises ConfigurationError when the log file
     cannot be opened.
     """
-    line_format = JsonFormat() if settings.log_format == "json" else ConsoleFormat()
+    line_format = _line_format(settings.log_format, descriptor)
     redactor = Redactor(_secrets(settings))
     pipeline = LogPipeline(_sinks(settings.log_file, descriptor), line_format, redactor)
     root = logging.getLogger()
@@ -47,6 +48,13 @@ def configure_logging(settings: LogSettings, *, descriptor: int = STANDARD_ERROR
     root.setLevel(settings.log_level)
     _tame_others(settings.log_level)
     return pipeline
+
+
+def _line_format(name: str, descriptor: int) -> LineFormat:
+    """Return the format of that name; `auto` means console on a terminal, and JSON elsewhere."""
+    if name == "auto":
+        name = "console" if os.isatty(descriptor) else "json"
+    return JsonFormat() if name == "json" else ConsoleFormat()
 
 
 def _sinks(path: Path | None, descriptor: int) -> list[Sink]:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from opscore.workflow.durations import parse_duration
+from opscore.durations import parse_duration
 from opscore.workflow.faults import Faults, is_shown, point
 from opscore.workflow.free_values import note_repeats
 from opscore.workflow.values import Plain, kind, number_problem, text_problem, typed

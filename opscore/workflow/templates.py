@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from opscore.durations import format_duration
 from opscore.exceptions import (
     BadRequestError,
     ConfigurationError,
@@ -21,7 +22,6 @@ from opscore.models.definition import (
     TaskDefinition,
     WorkflowDefinition,
 )
-from opscore.workflow.durations import format_duration
 from opscore.workflow.faults import Faults
 from opscore.workflow.json_text import parse_json
 from opscore.workflow.validation import read_definition

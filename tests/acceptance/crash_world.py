@@ -25,7 +25,7 @@ from tests.load.chaos_workflows import CAPABILITIES, WORKFLOWS, definition
 
 API = "/v1/opscore"
 MAIN = "main-agent"
-SECRET = "crash-secret"
+SECRET = "secret-of-the-crash-tests"
 KEY = "crash-key-of-the-tests"
 AGAIN = (503,)
 ONE_STEP = {"taskId": "one", "timeout": 1, "retry": {"maxRetries": 0}}

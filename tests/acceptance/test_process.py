@@ -60,14 +60,22 @@ REFUSED: dict[str, tuple[dict[str, str], list[str]]] = {
             "AGENTKIT_TIMEOUT": "1e9",
         },
         [
-            r"^OPSCORE_DISPATCH_MODE: .*'auto', 'agentkit' or 'direct'",
-            r"^OPSCORE_DISPATCH_CONCURRENCY: .*1",
-            r"^OPSCORE_RUN_TIMEOUT: .*greater than 0",
-            r"^OPSCORE_PROBE_INTERVAL: .*number",
-            r"^OPSCORE_PORT: .*65535",
-            r"^OPSCORE_LOG_LEVEL: .*'INFO'",
-            r"^AGENTKIT_TIMEOUT: .*300",
+            r"^OPSCORE_DISPATCH_MODE: write auto, agentkit or direct\.$",
+            r"^OPSCORE_DISPATCH_CONCURRENCY: write a whole number from 1 to 10,000\.$",
+            r"^OPSCORE_RUN_TIMEOUT: write a duration above 0, at most 30d\.$",
+            r"^OPSCORE_PROBE_INTERVAL: write a duration from 1s to 1d\.$",
+            r"^OPSCORE_PORT: write a whole number from 0 to 65,535\.$",
+            r"^LOG_LEVEL: write DEBUG, INFO, WARNING, ERROR or CRITICAL\.$",
+            r"^AGENTKIT_TIMEOUT: write a duration above 0, at most 5m\.$",
         ],
+    ),
+    "a misspelt variable": (
+        {"OPSCORE_STORAGE": "sqlite:///opscore.db"},
+        [r"^OPSCORE_STORAGE: no setting has this name\. Did you mean OPSCORE_STORAGE_URL\?$"],
+    ),
+    "a short key": (
+        {"OPSCORE_API_KEY": "short"},
+        [r"^OPSCORE_API_KEY: it is too short; write at least 16 characters; .*openssl"],
     ),
     "storage": (
         {"OPSCORE_STORAGE_URL": "postgresql://opscore:canary@127.0.0.1:nine/opscore"},
@@ -108,7 +116,8 @@ def attempts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any
 
 
 def _begin(folder: Path, settings: dict[str, str]) -> subprocess.Popen[str]:
-    env = clean_environment() | {"OPSCORE_API_KEY": "a-key", "OPSCORE_PORT": "0"} | settings
+    sound = {"OPSCORE_API_KEY": "the-key-of-this-test", "OPSCORE_PORT": "0"}
+    env = clean_environment() | sound | settings
     return subprocess.Popen(
         (*OPSCORE, "serve"),
         cwd=folder,

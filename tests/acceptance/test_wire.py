@@ -24,7 +24,7 @@ NOTIFY = f"{API}/internal/agent/notify"
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory, kit_port: int) -> Iterator[OnStorage]:
     settings = {
-        "OPSCORE_WEBHOOK_SECRET": f"{SECRET}, the-next-secret",
+        "OPSCORE_WEBHOOK_SECRET": f"{SECRET}, the-next-webhook-secret",
         # As it is often configured; the service takes the /v1 off.
         "AGENTKIT_API_URL": f"http://127.0.0.1:{kit_port}/v1",
         "OPSCORE_DISPATCH_MODE": "agentkit",
@@ -223,7 +223,7 @@ async def test_F55_the_timestamp_of_a_webhook(
 
 
 async def test_F61_both_secrets_are_good_while_they_change(http: httpx.AsyncClient) -> None:
-    for secret, status in ((SECRET, 200), ("the-next-secret", 200), ("another", 401)):
+    for secret, status in ((SECRET, 200), ("the-next-webhook-secret", 200), ("another", 401)):
         answer = await announce(http, register_event(str(uuid4())), secret=secret)
         assert answer.status_code == status
 

@@ -107,6 +107,19 @@ def test_in_development_a_random_key_is_made_and_printed(
     assert all(len(line) > 40 for line in lines)
 
 
+@pytest.mark.fault("F112")
+async def test_short_secrets_are_warned_about_in_development(
+    run: Runner, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with run(dev=True, api_key="short", webhook_secret="secret"):
+        said = [record.getMessage() for record in caplog.records]
+    warned = [line for line in said if "is shorter than 16 characters" in line]
+    assert [line.partition(" ")[0] for line in warned] == [
+        "OPSCORE_API_KEY",
+        "OPSCORE_WEBHOOK_SECRET",
+    ]
+
+
 # --- secrets ----------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel
 
-KEY = "bench-key"
+KEY = "key-of-the-benchmarks"
 
 app = FastAPI(telemetry={"tracing": False, "metrics": False, "logs": False})
 bearer = HTTPBearer()

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import httpx
 
-KEY = "chaos-key"
-SECRET = "chaos-secret"
+KEY = "key-of-the-chaos-runs"
+SECRET = "secret-of-the-chaos-runs"
 _OURS = ("OPSCORE_", "AGENTKIT_", "LOG_LEVEL")
 _READY_WITHIN = 60.0
 

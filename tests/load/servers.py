@@ -29,7 +29,7 @@ def opscore(**settings: str) -> Iterator[tuple[int, subprocess.Popen[bytes], flo
     environment = {
         **os.environ,
         "OPSCORE_API_KEY": KEY,
-        "OPSCORE_WEBHOOK_SECRET": "bench-secret",
+        "OPSCORE_WEBHOOK_SECRET": "secret-of-the-benchmarks",
         "OPSCORE_PORT": str(port),
         **settings,
     }

@@ -81,6 +81,32 @@ def test_a_variable_of_the_env_file_counts_for_simulators(
     assert "--style" in CliRunner().invoke(app, [*with_name, "--style", "loud"]).stderr
 
 
+@pytest.mark.fault("F112")
+@pytest.mark.parametrize(
+    "arguments", [["simulate", "agentkit"], ["storage", "status"], ["serve"]], ids=" ".join
+)
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("OPSCORE_STORAGE=x\n", "OPSCORE_STORAGE: no setting has this name."),
+        ("OPSCORE_PORT\n", ".env, line 1: write NAME=value"),
+    ],
+)
+def test_wrong_env_file_stops_every_command_with_exit_2(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    content: str,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(content)
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == 2
+    assert ended.stderr.startswith(sentence)
+    assert len(ended.stderr.splitlines()) == 1
+
+
 # --- the demo's parts -----------------------------------------------------------------------
 
 

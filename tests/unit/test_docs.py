@@ -19,7 +19,8 @@ from opscore.api.schemas import AgentIn, AgentPatch, HeartbeatIn, ResultIn, Stat
 from opscore.exceptions import InvalidWorkflowError
 from opscore.middleware.problem import document
 from opscore.models import Agent, Claim, EventType, FailureCode, Task, WorkflowSession
-from opscore.settings import Settings, environment_name
+from opscore.settings import Settings, accepted_values, environment_name
+from opscore.settings.names import OTHER_VARIABLES
 from opscore.workflow.queue import Reason
 from opscore.workflow.templates import load_workflow_template, parse_definition
 
@@ -120,15 +121,23 @@ def test_every_error_has_its_place() -> None:
     assert rows == [(kind.code, str(kind.status)) for kind in answered_errors()]
 
 
-def test_every_setting_is_described_with_its_default() -> None:
+def test_every_setting_is_described_with_its_default_and_its_values() -> None:
     rows = re.findall(
-        r"^\| `(\w+)` \| (?:`([^`]*)`|none) \| .+ \|$", read("docs/reference/settings.md"), re.M
+        r"^\| `(\w+)` \| (?:`([^`]*)`|none) \| ([^|]+) \| .+ \|$",
+        read("docs/reference/settings.md"),
+        re.M,
     )
-    assert dict(rows) == {
-        environment_name(name): shown(field.get_default())
+    assert {name: (default, values) for name, default, values in rows} == {
+        environment_name(name): (shown(field.get_default()), accepted_values(field))
         for name, field in Settings.model_fields.items()
     }
     assert len(rows) == len(Settings.model_fields)
+
+
+def test_every_other_variable_is_described() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|]+) \|$", read("docs/reference/settings.md"), re.M)
+    texts = {name: re.sub(r"\[(.+)\]\(.+\)", r"\1", text) for name, text in rows}
+    assert texts == dict(OTHER_VARIABLES)
 
 
 def shown(default: Any) -> str:

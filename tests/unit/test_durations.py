@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opscore.workflow.durations import LONGEST, format_duration, parse_duration
+from opscore.durations import LONGEST, format_duration, parse_duration
 
 
 @pytest.mark.parametrize(

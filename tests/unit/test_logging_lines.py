@@ -292,3 +292,16 @@ def test_log_operation_decorates_a_function(open_log: OpenLog) -> None:
     log = open_log()
     assert [double(2), double(3)] == [4, 6]
     assert [line["outcome"] for line in log.objects()] == ["done", "done"]
+
+
+@pytest.mark.parametrize(("pair", "first"), [(os.openpty, b"2"), (os.pipe, b"{")])
+def test_format_is_console_on_a_terminal_and_json_elsewhere(
+    pair: Callable[[], tuple[int, int]], first: bytes
+) -> None:
+    source, sink = pair()
+    log = configure_logging(Settings(_env_file=None), descriptor=sink)
+    logger.info("A line.")
+    log.close()
+    assert os.read(source, 1) == first
+    os.close(source)
+    os.close(sink)

@@ -1,17 +1,15 @@
-"""Settings, read once from the environment and `.env`, and checked as a whole."""
+"""Every setting of the service, with its default and its range."""
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
-from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from opscore.exceptions import ConfigurationError
 from opscore.models import DispatchMode, Policy, Retention
-
-SecretList = Annotated[tuple[SecretStr, ...], NoDecode]
+from opscore.settings.secret_rules import is_weak
+from opscore.settings.values import ApiKey, OptionalSeconds, Seconds, WebhookSecrets
 
 
 class Settings(BaseSettings):
@@ -26,14 +24,17 @@ class Settings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    api_key: SecretStr | None = Field(None, description="The key that every request must carry.")
-    webhook_secret: SecretList = Field(
+    # Before the secrets, whose checks look at it.
+    dev: bool = Field(False, description="Make a random API key at start and print it.")
+    api_key: ApiKey = Field(None, description="The key that every request must carry.")
+    webhook_secret: WebhookSecrets = Field(
         (), description="The secret shared with AgentKit; several, comma-separated, while rotating."
     )
-    host: str = Field("127.0.0.1", description="The address to listen on.")
+    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="The port; 0 takes a free one.")
     storage_url: str = Field(
         "memory:",
+        min_length=1,
         description="Where everything is kept: memory:, sqlite:///path or "
         "postgresql://user:password@host/database.",
     )
@@ -47,17 +48,17 @@ class Settings(BaseSettings):
     dispatch_concurrency: int = Field(
         200, ge=1, le=10_000, description="How many messages may be on their way at once."
     )
-    start_timeout: float | None = Field(
+    start_timeout: OptionalSeconds = Field(
         None,
         ge=0,
         le=86_400,
         description="Seconds for an accepted task to show a sign of life; 0 sets no such deadline. "
         "Without it: 10 in mode auto, none in the others.",
     )
-    run_timeout: float = Field(
+    run_timeout: Seconds = Field(
         300, gt=0, le=30 * 86_400, description="Seconds a task may run unless it says otherwise."
     )
-    probe_interval: float = Field(
+    probe_interval: Seconds = Field(
         600,
         ge=1,
         le=86_400,
@@ -66,7 +67,7 @@ class Settings(BaseSettings):
     assume_available: bool = Field(
         True, description="Whether an agent that never reported may be given tasks."
     )
-    silence_threshold: float | None = Field(
+    silence_threshold: OptionalSeconds = Field(
         None,
         gt=0,
         le=30 * 86_400,
@@ -81,16 +82,17 @@ class Settings(BaseSettings):
     allow_unsigned_webhooks: bool = Field(
         False, description="Accept webhooks without a signature. For experiments only."
     )
-    dev: bool = Field(False, description="Make a random API key at start and print it.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO",
         validation_alias=AliasChoices("OPSCORE_LOG_LEVEL", "LOG_LEVEL"),
         description="The least level that is logged.",
     )
-    log_format: Literal["json", "console"] = Field("json", description="How a log line looks.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="How a log line looks; auto: console on a terminal, else json."
+    )
     log_file: Path | None = Field(None, description="A file that gets the log too; it rotates.")
     access_log: bool = Field(True, description="Whether each request is logged.")
-    drain_timeout: float = Field(
+    drain_timeout: Seconds = Field(
         20, gt=0, le=300, description="Seconds that running deliveries get after SIGTERM."
     )
     retention_sessions: int = Field(10_000, ge=0, description="How many ended sessions are kept.")
@@ -102,13 +104,14 @@ class Settings(BaseSettings):
 
     agentkit_api_url: str = Field(
         "http://127.0.0.1:8080",
+        min_length=1,
         validation_alias="AGENTKIT_API_URL",
         description="Where AgentKit is; a trailing /v1 is accepted.",
     )
     agentkit_api_key: SecretStr | None = Field(
         None, validation_alias="AGENTKIT_API_KEY", description="Sent to AgentKit as bearer token."
     )
-    agentkit_timeout: float = Field(
+    agentkit_timeout: Seconds = Field(
         30,
         gt=0,
         le=300,
@@ -116,30 +119,28 @@ class Settings(BaseSettings):
         description="Seconds AgentKit has to take a task.",
     )
 
-    @field_validator("webhook_secret", mode="before")
-    @classmethod
-    def _split_secrets(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper(cls, value: object) -> object:
         return value.upper() if isinstance(value, str) else value
 
-    @field_validator(
-        "api_key",
-        "agentkit_api_key",
-        "workflows_dir",
-        "log_file",
-        "start_timeout",
-        "silence_threshold",
-        mode="before",
-    )
+    @field_validator("agentkit_api_key", "workflows_dir", "log_file", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @property
+    def weak_secrets(self) -> tuple[str, ...]:
+        """The variables that hold a secret which only development accepts."""
+        secrets = {
+            "OPSCORE_API_KEY": (self.api_key,),
+            "OPSCORE_WEBHOOK_SECRET": self.webhook_secret,
+        }
+        return tuple(
+            variable
+            for variable, values in secrets.items()
+            if any(value is not None and is_weak(value.get_secret_value()) for value in values)
+        )
 
     @property
     def storage_kind(self) -> str:
@@ -170,28 +171,6 @@ class Settings(BaseSettings):
         if self.start_timeout is None:
             return timedelta(seconds=10) if self.dispatch_mode is DispatchMode.AUTO else None
         return _seconds(self.start_timeout) if self.start_timeout else None
-
-
-def load_settings() -> Settings:
-    """Read the environment; a wrong value is one clear sentence for each setting."""
-    try:
-        return Settings()
-    except ValidationError as error:
-        raise ConfigurationError("\n".join(_sentence(item) for item in error.errors())) from error
-
-
-def environment_name(field: str) -> str:
-    """The variable that sets a field, as the documents write it."""
-    alias = Settings.model_fields[field].validation_alias
-    if isinstance(alias, AliasChoices):
-        return str(alias.choices[0])
-    return alias if isinstance(alias, str) else f"OPSCORE_{field.upper()}"
-
-
-def _sentence(item: ErrorDetails) -> str:
-    name = str(item["loc"][0]) if item["loc"] else "settings"
-    variable = environment_name(name) if name in Settings.model_fields else name
-    return f"{variable}: {item['msg']}."
 
 
 def _seconds(value: float | None) -> timedelta | None:

@@ -78,11 +78,6 @@ class AgentNotFoundError(NotFoundError):
     title = "Agent not found"
 
 
-class AgentStateNotFoundError(NotFoundError):
-    code = "agent_state_not_found"
-    title = "The agent has not reported a state"
-
-
 class WorkflowNotFoundError(NotFoundError):
     code = "workflow_not_found"
     title = "Workflow not found"

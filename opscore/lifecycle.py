@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,7 +14,6 @@ from opscore.crash_points import crash_point
 from opscore.exceptions import (
     AgentNotFoundError,
     AgentRequiredError,
-    AgentStateNotFoundError,
     ConflictError,
     DrainingError,
     Fault,
@@ -23,6 +23,7 @@ from opscore.exceptions import (
     QueueFullError,
     SessionNotFoundError,
     TaskNotFoundError,
+    VersionConflictError,
 )
 from opscore.ids import new_id
 from opscore.models import (
@@ -34,10 +35,12 @@ from opscore.models import (
     SessionStatus,
     Standing,
     StateReport,
+    StateWord,
     Task,
     TaskResult,
     WebhookReceipt,
     WorkflowDefinition,
+    WorkflowRevision,
     WorkflowSession,
 )
 from opscore.workflow import decisions
@@ -45,6 +48,7 @@ from opscore.workflow.catalog import Catalog
 from opscore.workflow.engine import Engine
 from opscore.workflow.progress import explain_progress, possible_actions
 from opscore.workflow.queue import Explanation, Gate, PendingReason, explain, pending_reason
+from opscore.workflow.session_waiter import SessionWaiter
 
 IDEMPOTENCY_AGE = timedelta(hours=24)
 _RECEIPT_AGE = timedelta(minutes=10)
@@ -92,6 +96,7 @@ class Lifecycle:
         self._limits = limits
         self._make_id = make_id
         self._keys_in_progress: set[str] = set()
+        self._waiter = SessionWaiter(engine)
         self.draining = False
 
     # --- agents ---------------------------------------------------------------------------
@@ -160,10 +165,15 @@ class Lifecycle:
         crash_point("report.committed")
 
     async def get_state(self, agent_id: str) -> AgentState:
-        state = (await self.get_agent(agent_id)).agent.state
-        if state is None:
-            raise AgentStateNotFoundError("The agent has not reported any state yet.")
-        return state
+        """The newest state that the agent reported, or that it has not reported any yet."""
+        agent = (await self.get_agent(agent_id)).agent
+        return agent.state or AgentState(
+            state="UNKNOWN",
+            word=StateWord.UNKNOWN,
+            details={"reason": "Initial registration"},
+            timestamp=agent.registered_at,
+            received_at=agent.registered_at,
+        )
 
     # --- sessions -------------------------------------------------------------------------
 
@@ -202,16 +212,28 @@ class Lifecycle:
         await self._check_room()
         if trigger.agent_id is not None:
             await self._check_agent(trigger.agent_id)
-        definition, revision = await self._definition(trigger)
+        definition, revision, saved = await self._definition(trigger)
         if trigger.agent_id is None:
             _check_names_agents(definition)
         if record is not None:
             record = replace(record, workflow_id=definition.id)
         session_id = record.session_id if record else self._make_id()
         crash_point("trigger.checked")
-        await self._engine.start_session(
-            session_id, definition, revision, trigger.agent_id, trigger.payload, record
+        start = partial(
+            self._engine.start_session,
+            session_id,
+            definition,
+            agent_id=trigger.agent_id,
+            payload=trigger.payload,
+            idempotency=record,
         )
+        try:
+            await start(revision=revision, saved=saved)
+        except VersionConflictError:
+            if saved is None:
+                raise
+            # Another definition was saved under the id meanwhile; that one stays.
+            await start(revision=0)
         crash_point("trigger.committed")
         return Started(session_id, definition.id)
 
@@ -228,11 +250,28 @@ class Lifecycle:
         if candidate.agent.standing is Standing.DEREGISTERED:
             raise ConflictError("The agent was deregistered; choose another one.")
 
-    async def _definition(self, trigger: Trigger) -> tuple[WorkflowDefinition, int]:
-        if trigger.definition is not None:
-            return trigger.definition, 0
-        saved = await self._catalog.get_workflow_definition(trigger.workflow_id or "")
-        return saved.definition, saved.revision
+    async def _definition(
+        self, trigger: Trigger
+    ) -> tuple[WorkflowDefinition, int, WorkflowRevision | None]:
+        """The definition to run, its revision, and what of it is yet to be saved.
+
+        One that came along is saved if its id is new; else it runs and the saved one stays.
+        """
+        given = trigger.definition
+        if given is None:
+            known = await self._catalog.get_workflow_definition(trigger.workflow_id or "")
+            return known.definition, known.revision, None
+        saved = await self._storage.workflow(given.id)
+        if saved is None:
+            return given, 1, WorkflowRevision(given, 1, self._engine.clock.now())
+        return given, saved.revision if saved.definition == given else 0, None
+
+    async def wait_for_end(self, session_id: str, seconds: float) -> WorkflowSession | None:
+        """Return the session once it has ended; None if it has not after so many seconds."""
+        return await self._waiter.wait(session_id, seconds) if seconds else None
+
+    def stop_waiting(self) -> None:
+        self._waiter.stop()
 
     async def get_session(self, session_id: str) -> WorkflowSession:
         session = await self._storage.session(session_id)

@@ -99,6 +99,7 @@ class Core:
         """Take no new work; let running deliveries end, or give them back. Once is enough."""
         if not self.lifecycle.draining:
             self.lifecycle.draining = True
+            self.lifecycle.stop_waiting()
             await self.dispatcher.stop(self.settings.drain_timeout)
             crash_point("drain.done")
 

@@ -15,6 +15,8 @@ Endpoint = Annotated[str, Field(min_length=1, max_length=2048)]
 Concurrency = Annotated[int, Field(ge=1, le=1000, strict=True)]
 Attempt = Annotated[int, Field(ge=1, le=2**53, strict=True)]
 
+WaitSeconds = Annotated[float, Field(ge=0, le=60, strict=True, allow_inf_nan=False)]
+
 
 def _in_utc(moment: datetime) -> datetime:
     """A time without a zone is taken as UTC."""
@@ -108,6 +110,7 @@ class WorkflowChoice(Request):
     workflow_definition_id: Annotated[str, Field(max_length=128)] | None = None
     workflow_definition: dict[str, Any] | None = None
     initial_payload: dict[str, Any] | None = None
+    wait_seconds: WaitSeconds = 0
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
 from opscore.api.core import Core
 from opscore.api.dependencies import (
@@ -11,7 +11,6 @@ from opscore.api.dependencies import (
     Cursor,
     EventCursor,
     IdempotencyKey,
-    LifecycleDep,
     Limit,
     Search,
     SessionId,
@@ -27,40 +26,54 @@ from opscore.api.views import (
     TaskView,
     TriggeredView,
 )
-from opscore.lifecycle import Lifecycle, Trigger
+from opscore.lifecycle import Trigger
 from opscore.models import EventFilter, SessionFilter, SessionStatus, TaskFilter, WorkflowSession
 from opscore.workflow.templates import parse_definition
 
 router = APIRouter(tags=["sessions"])
 
 
-@router.post("/agent/{agent_id}/workflow", status_code=202, responses=CONTENDING)
+_STARTING = CONTENDING | {
+    200: {"description": "The session ended within `waitSeconds`.", "model": SessionDetailView}
+}
+
+
+@router.post(
+    "/agent/{agent_id}/workflow",
+    status_code=202,
+    response_model=TriggeredView,
+    responses=_STARTING,
+)
 async def start_session(
-    agent_id: AgentId, body: TriggerIn, lifecycle: LifecycleDep, key: IdempotencyKey = None
-) -> TriggeredView:
+    agent_id: AgentId, body: TriggerIn, core: CoreDep, key: IdempotencyKey = None
+) -> TriggeredView | Response:
     """Start a workflow: a saved one, or the definition in the body."""
-    return await _start(lifecycle, body, agent_id, key)
+    return await _start(core, body, agent_id, key)
 
 
-@router.post("/sessions", status_code=202, responses=CONTENDING)
+@router.post("/sessions", status_code=202, response_model=TriggeredView, responses=_STARTING)
 async def start_session_without_agent(
-    body: SessionIn, lifecycle: LifecycleDep, key: IdempotencyKey = None
-) -> TriggeredView:
+    body: SessionIn, core: CoreDep, key: IdempotencyKey = None
+) -> TriggeredView | Response:
     """Start a workflow whose steps name their agents or capabilities themselves."""
-    return await _start(lifecycle, body, body.agent_id, key)
+    return await _start(core, body, body.agent_id, key)
 
 
 async def _start(
-    lifecycle: Lifecycle, body: WorkflowChoice, agent_id: str | None, key: str | None
-) -> TriggeredView:
+    core: Core, body: WorkflowChoice, agent_id: str | None, key: str | None
+) -> TriggeredView | Response:
     definition = None
     if body.workflow_definition is not None:
         definition = parse_definition(body.workflow_definition)
     trigger = Trigger(agent_id, body.initial_payload or {}, body.workflow_definition_id, definition)
-    session = await lifecycle.start_session(trigger, key)
+    started = await core.lifecycle.start_session(trigger, key)
+    ended = await core.lifecycle.wait_for_end(started.id, body.wait_seconds)
+    if ended is not None:
+        detail = await _detail(core, ended)
+        return Response(detail.model_dump_json(by_alias=True), media_type="application/json")
     return TriggeredView(
-        session_id=session.id,
-        workflow_id=session.workflow_id,
+        session_id=started.id,
+        workflow_id=started.workflow_id,
         message="The workflow was started.",
     )
 

@@ -136,9 +136,11 @@ class Engine:
         agent_id: str | None,
         payload: dict[str, Any],
         idempotency: IdempotencyRecord | None = None,
+        saved: WorkflowRevision | None = None,
     ) -> Change:
+        ctx = self._context()
         change = decisions.start_session(
-            session_id, definition, revision, agent_id, payload, self._context(), idempotency
+            session_id, definition, revision, agent_id, payload, ctx, idempotency, saved
         )
         await self.apply(change)
         return change

@@ -102,16 +102,19 @@ async def test_a_state_of_an_unknown_agent_is_404(service: Service) -> None:
     check_problem(await service.get("agent/nobody/state"), 404, "agent_not_found")
 
 
-async def test_an_agent_without_any_state_is_404(service: Service) -> None:
+async def test_agent_without_any_report_has_the_state_unknown(service: Service) -> None:
     await service.register()
-    check_problem(await service.get("agent/a1/state"), 404, "agent_state_not_found")
+    state = await service.json("agent/a1/state")
+    assert (state["agentId"], state["state"]) == ("a1", "UNKNOWN")
+    assert state["details"] == {"reason": "Initial registration"}
+    assert state["timestamp"] == (await service.json("agent/a1"))["registeredAt"]
 
 
 async def test_F46_another_id_in_the_body_is_400(service: Service) -> None:
     await service.register()
     answer = await service.post("agent/a1/state", {"agentId": "a2", **REPORT})
     check_problem(answer, 400, "bad_request")
-    check_problem(await service.get("agent/a1/state"), 404, "agent_state_not_found")
+    assert (await service.json("agent/a1/state"))["state"] == "UNKNOWN"
 
 
 async def test_a_report_of_an_unknown_agent_is_404(service: Service) -> None:

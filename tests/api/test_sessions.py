@@ -24,7 +24,7 @@ async def test_a_session_from_its_start_to_its_end(service: Service) -> None:
     session = await service.trigger(*steps, initialPayload={"topic": "tides"})
     started = await service.json(f"session/{session}")
     assert (started["status"], started["input"]) == ("running", {"topic": "tides"})
-    assert (started["workflowRevision"], started["agentId"]) == (0, "a1")
+    assert (started["workflowRevision"], started["agentId"]) == (1, "a1")
     await finish(service, session, "one", {"n": 7})
     assert (await service.task(session, "two"))["parameters"] == {"got": 7}
     await finish(service, session, "two", "done")
@@ -32,6 +32,34 @@ async def test_a_session_from_its_start_to_its_end(service: Service) -> None:
     assert (ended["status"], ended["output"]) == ("completed", "done")
     assert ended["results"] == {"one": {"n": 7}, "two": "done"}
     assert ended["endedAt"] is not None
+
+
+async def test_trigger_that_waits_answers_with_the_ended_session(service: Service) -> None:
+    await service.register()
+    for path in ("agent/a1/workflow", "sessions"):
+        flow = {"id": "flow", "tasks": [{"taskId": "one", "agentId": "a1"}]}
+        body = {"workflowDefinition": flow, "waitSeconds": 30}
+        waiting = asyncio.create_task(service.post(path, body))
+        await settle()
+        [task] = (await service.json("tasks", status="dispatched"))["items"]
+        await service.post(f"task/{task['taskId']}/result", {"status": "completed", "result": 5})
+        answer = await waiting
+        assert (answer.status_code, answer.json()["output"]) == (200, 5)
+        assert answer.json()["sessionId"] == task["sessionId"]
+
+
+async def test_trigger_that_waits_too_short_answers_202(service: Service) -> None:
+    await service.register()
+    waiting = asyncio.create_task(service.post("agent/a1/workflow", {**TRIGGER, "waitSeconds": 5}))
+    await service.pass_time(6)
+    assert (await waiting).status_code == 202
+
+
+@pytest.mark.parametrize("seconds", [-1, 61, "5", True, None, 1e300])
+async def test_wait_beyond_its_bounds_is_422(service: Service, seconds: object) -> None:
+    await service.register()
+    body = {**TRIGGER, "waitSeconds": seconds}
+    check_problem(await service.post("agent/a1/workflow", body), 422, "validation_error")
 
 
 async def test_the_events_of_a_session_tell_its_story(service: Service) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from opscore.exceptions import (
     AgentNotFoundError,
-    AgentStateNotFoundError,
     ConflictError,
     ForbiddenEndpointError,
     StorageError,
@@ -192,8 +191,8 @@ async def test_F62_deregistering_fails_what_waits_for_the_agent_at_once(build: B
 async def test_a_state_is_kept_as_said_and_as_understood(build: Builder) -> None:
     house = await build(running=False)
     await house.register()
-    with pytest.raises(AgentStateNotFoundError):
-        await house.lifecycle.get_state("a1")
+    unknown = await house.lifecycle.get_state("a1")
+    assert (unknown.state, unknown.word, unknown.timestamp) == ("UNKNOWN", StateWord.UNKNOWN, at(0))
     await house.lifecycle.set_state(StateReport("a1", "BUSY", {"k": 1}, at(-5)))
     state = await house.lifecycle.get_state("a1")
     assert (state.state, state.word, state.details) == ("BUSY", StateWord.ACTIVE, {"k": 1})

@@ -60,11 +60,49 @@ async def test_a_session_begins_with_its_input_and_its_first_task(build: Builder
     assert started.workflow_id == "flow"
     session = await house.session(started.id)
     assert (session.status, session.created_at) == (SessionStatus.PENDING, at(0))
-    assert (session.input, session.workflow_revision) == ({"topic": "x"}, 0)
+    assert (session.input, session.workflow_revision) == ({"topic": "x"}, 1)
     task = await house.task(session.id)
     assert (task.status, task.parameters) == (TaskStatus.QUEUED, {"topic": "x", "depth": 2})
     types = [event.type for event in await house.events() if event.session_id]
     assert types == [EventType.SESSION_STARTED, EventType.TASK_QUEUED]
+
+
+async def test_inline_definition_with_new_id_is_saved_with_its_session(build: Builder) -> None:
+    house = await build(running=False)
+    await house.register()
+    first = await house.lifecycle.start_session(trigger())
+    assert (await house.session(first.id)).workflow_revision == 1
+    later = await house.lifecycle.start_session(Trigger("a1", {}, "flow"))
+    assert (await house.session(later.id)).definition == FLOW
+    same = await house.lifecycle.start_session(trigger())
+    assert (await house.session(same.id)).workflow_revision == 1
+    [saved] = await house.events(EventType.WORKFLOW_SAVED)
+    assert saved.data == {"workflowId": "flow", "revision": 1}
+
+
+async def test_inline_definition_with_known_id_runs_and_the_saved_one_stays(build: Builder) -> None:
+    house = await build(running=False)
+    await house.register()
+    await house.catalog.create_workflow(FLOW)
+    other = definition(step("other"))
+    started = await house.lifecycle.start_session(Trigger("a1", {}, definition=other))
+    session = await house.session(started.id)
+    assert (session.definition, session.workflow_revision) == (other, 0)
+    assert (await house.catalog.get_workflow_definition("flow")).definition == FLOW
+
+
+async def test_inline_definitions_with_one_new_id_at_once_all_run(build: Builder) -> None:
+    house = await build(running=False)
+    await house.register()
+    flows = [definition(step(f"s{number}")) for number in range(5)]
+    started = await asyncio.gather(
+        *(house.lifecycle.start_session(Trigger("a1", {}, definition=flow)) for flow in flows)
+    )
+    sessions = [await house.session(one.id) for one in started]
+    assert [session.definition for session in sessions] == flows
+    assert sorted(session.workflow_revision for session in sessions) == [0, 0, 0, 0, 1]
+    [saved] = await house.catalog.revisions("flow")
+    assert saved.definition in flows
 
 
 async def test_a_saved_workflow_runs_in_the_revision_it_began_with(build: Builder) -> None:

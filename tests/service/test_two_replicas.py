@@ -124,3 +124,32 @@ async def test_F99_equal_triggers_at_two_replicas_start_one_session(houses: list
     sessions = {one.id for one in started if not isinstance(one, BaseException)}
     assert len(sessions) == 1
     assert (await houses[1].storage.counts()).sessions == 1
+
+
+async def test_wait_at_one_replica_sees_the_end_at_the_other(houses: list[House]) -> None:
+    here, there = houses
+    await here.register()
+    session = await here.trigger()
+    wait = asyncio.create_task(here.lifecycle.wait_for_end(session.id, 60))
+    task = await here.task(session.id)
+    await there.lifecycle.cancel_task(task.id, "elsewhere")
+    await here.pass_time(2)
+    async with asyncio.timeout(10):
+        ended = await wait
+    assert ended is not None
+    assert ended.status.ended
+
+
+async def test_retries_at_both_replicas_at_once_reopen_the_session_once(
+    houses: list[House],
+) -> None:
+    here, there = houses
+    await here.register()
+    session = await here.trigger()
+    await here.lifecycle.cancel_task((await here.task(session.id)).id, "not so")
+    ends = await asyncio.gather(
+        *(house.lifecycle.retry_session(session.id) for house in (here, there) * 5),
+        return_exceptions=True,
+    )
+    assert sum(not isinstance(end, BaseException) for end in ends) == 1
+    assert len(await here.events(EventType.SESSION_RESUMED)) == 1

@@ -15,6 +15,7 @@ from opscore.models import (
     SessionFacts,
     SessionStatus,
     WorkflowDefinition,
+    WorkflowRevision,
     WorkflowSession,
 )
 from opscore.workflow.decisions.context import Context
@@ -35,9 +36,15 @@ def start_session(
     payload: Mapping[str, Any],
     ctx: Context,
     idempotency: IdempotencyRecord | None = None,
+    saved: WorkflowRevision | None = None,
 ) -> Change:
-    """A new session and its first task; the payload is merged over that task's parameters."""
+    """A new session and its first task; the payload is merged over that task's parameters.
+
+    A definition that came along and is `saved` under its id is written with the session.
+    """
     draft = Draft(ctx)
+    if saved is not None:
+        draft.event(EventType.WORKFLOW_SAVED, workflowId=saved.id, revision=saved.revision)
     session = WorkflowSession(
         id=session_id,
         definition=definition,
@@ -50,7 +57,7 @@ def start_session(
     session = draft.session(session)
     draft.session_event(EventType.SESSION_STARTED, session, workflowId=definition.id)
     start_step(draft, session, definition.first(), overrides=payload)
-    return replace(draft.change(), idempotency=idempotency)
+    return replace(draft.change(), idempotency=idempotency, workflow=saved)
 
 
 def session_deadline(definition: WorkflowDefinition, now: datetime) -> datetime | None:

@@ -246,8 +246,10 @@ class Lifecycle:
             )
 
     async def _check_agent(self, agent_id: str) -> None:
-        candidate = await self.get_agent(agent_id)
-        if candidate.agent.standing is Standing.DEREGISTERED:
+        agent = (await self.get_agent(agent_id)).agent
+        if agent.replaced_by is not None:
+            raise ConflictError(f"The agent goes on as {agent.replaced_by}; use that id.")
+        if agent.standing is Standing.DEREGISTERED:
             raise ConflictError("The agent was deregistered; choose another one.")
 
     async def _definition(

@@ -12,7 +12,7 @@ from opscore.api.dependencies import (
     Limit,
     Search,
 )
-from opscore.api.problems import CONTENDING, FINDING, READING, WRITING
+from opscore.api.problems import CONTENDING, FINDING, READING, WRITING, problems
 from opscore.api.schemas import AgentIn, AgentPatch
 from opscore.api.views import AgentDetailView, AgentView, ListView
 from opscore.ids import new_id
@@ -40,7 +40,11 @@ async def list_agents(
 @router.post(
     "/agents",
     status_code=201,
-    responses={**WRITING, 200: {"description": "Known already; updated.", "model": AgentView}},
+    responses={
+        **WRITING,
+        **problems(409),
+        200: {"description": "Known already; updated.", "model": AgentView},
+    },
 )
 async def register_agent(body: AgentIn, lifecycle: LifecycleDep, response: Response) -> AgentView:
     """Register an agent by hand, or update a known one (200)."""

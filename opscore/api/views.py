@@ -85,6 +85,8 @@ class AgentView(View):
     state: str | None
     state_word: StateWord | None
     registered_at: datetime
+    replaced_by: str | None
+    predecessors: list[str]
     last_seen_at: datetime | None
     delivery_failures: int
     missed_deadlines: int
@@ -108,6 +110,8 @@ class AgentView(View):
             state=agent.state.state if agent.state else None,
             state_word=agent.state.word if agent.state else None,
             registered_at=agent.registered_at,
+            replaced_by=agent.replaced_by,
+            predecessors=list(agent.predecessors),
             last_seen_at=agent.last_seen_at,
             delivery_failures=agent.delivery_failures,
             missed_deadlines=agent.missed_deadlines,

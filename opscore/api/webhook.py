@@ -146,6 +146,7 @@ async def _register(core: Core, details: AgentDetails, signature: str | None) ->
         contact_endpoint=details.contact_endpoint,
         metadata=details.metadata,
         registration_time=details.registration_time,
+        by_agentkit=True,
     )
     _, created = await core.lifecycle.register_agent(registration, signature)
     done = "registered" if created else "updated; it was registered already"

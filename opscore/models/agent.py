@@ -97,6 +97,10 @@ class Agent:
 
     `prefer_direct_until` is set when AgentKit did not reach the agent: until then its tasks go
     straight to it, and from then on one tries AgentKit again.
+
+    `agentkit_name` is the name under which AgentKit announced the agent, at `announced_at`; an
+    operator's own registration has neither. After a restart AgentKit knows the same agent under
+    a new id: the old one is `replaced_by` it, and is one of its `predecessors`, newest first.
     """
 
     id: str
@@ -111,6 +115,10 @@ class Agent:
     standing_since: datetime | None = None
     standing_reason: str | None = None
     deregistered_at: datetime | None = None
+    agentkit_name: str | None = None
+    announced_at: datetime | None = None
+    replaced_by: str | None = None
+    predecessors: tuple[str, ...] = ()
     hold: Hold | None = None
     state: AgentState | None = None
     last_seen_at: datetime | None = None
@@ -123,6 +131,11 @@ class Agent:
     def due_at(self) -> datetime | None:
         """When the agent's hold ends by itself."""
         return self.hold.until if self.hold else None
+
+
+def answers_for(agent: Agent, agent_id: str | None) -> bool:
+    """Return whether the id is the agent's own or one that it had before."""
+    return agent_id == agent.id or agent_id in agent.predecessors
 
 
 # After so many deliveries failed in a row an agent is tried with one task at a time.

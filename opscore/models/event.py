@@ -11,6 +11,7 @@ class EventType(StrEnum):
     AGENT_REGISTERED = "agent.registered"
     AGENT_UPDATED = "agent.updated"
     AGENT_DEREGISTERED = "agent.deregistered"
+    AGENT_REPLACED = "agent.replaced"
     AGENT_DRAINING = "agent.draining"
     AGENT_LOST = "agent.lost"
     AGENT_RETURNED = "agent.returned"

@@ -32,10 +32,14 @@ class AgentFacts:
 
 @dataclass(frozen=True, slots=True)
 class RegistrationFacts:
-    """The agent as known, if it is, and the newest report that came before its registration."""
+    """The agent as known, if it is, and the newest report that came before its registration.
+
+    `namesakes` are the other agents in service that AgentKit announced under the same name.
+    """
 
     agent: Agent | None = None
     early_report: StateReport | None = None
+    namesakes: tuple[Agent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

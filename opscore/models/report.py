@@ -114,7 +114,10 @@ Outcome = Accepted | Answered | Failure
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a webhook or an operator says of an agent; None leaves what is known as it is."""
+    """What a webhook or an operator says of an agent; None leaves what is known as it is.
+
+    `by_agentkit`: it came by AgentKit's webhook, and AgentKit gives each name to one agent only.
+    """
 
     agent_id: str
     name: str | None = None
@@ -124,3 +127,4 @@ class Registration:
     metadata: Mapping[str, Any] | None = None
     concurrency: int | None = None
     registration_time: datetime | None = None
+    by_agentkit: bool = False

@@ -90,8 +90,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
-        """The agent if known, and the early report kept for it if received at or after `since`."""
+    async def registration_facts(
+        self, agent_id: str, since: datetime, name: str | None = None
+    ) -> RegistrationFacts:
+        """The agent if known, and the early report kept for it if received at or after `since`.
+
+        With a name, also the other agents, by id, that AgentKit announced under that name and
+        that are not deregistered.
+        """
 
     @abstractmethod
     async def task_facts(self, task_id: str) -> TaskFacts | None:
@@ -160,7 +166,10 @@ class Storage(ABC):
 
     @abstractmethod
     async def stranded(self, limit: int) -> Sequence[str]:
-        """Ids of waiting tasks that only a deregistered agent could do."""
+        """Ids of waiting tasks that only a deregistered agent could do.
+
+        A task for an agent that was replaced can be done by its successor.
+        """
 
     @abstractmethod
     async def keep_early_report(self, report: StateReport, received_at: datetime) -> None:

@@ -1,8 +1,8 @@
-"""The order of a queue: lanes, priority, ageing, and turns between workflows. Pure."""
+"""The order of a queue: lanes and who serves them, priority, ageing, and turns. Pure."""
 
 from datetime import datetime, timedelta
 
-from opscore.models import Agent, agent_lane, capability_lane
+from opscore.models import Agent, Standing, agent_lane, capability_lane
 
 AGEING = timedelta(seconds=60)
 """Waiting this long is worth one level of priority."""
@@ -49,5 +49,13 @@ class FairTurns:
 
 
 def lanes_of(agent: Agent) -> tuple[str, ...]:
-    """The lanes an agent serves: its own, and one for each capability."""
-    return (agent_lane(agent.id), *map(capability_lane, agent.capabilities))
+    """The lanes an agent serves: its own, its predecessors', and one for each capability."""
+    own = map(agent_lane, (agent.id, *agent.predecessors))
+    return (*own, *map(capability_lane, agent.capabilities))
+
+
+def served_name(agent: Agent | None) -> str | None:
+    """The name that AgentKit announced the agent under, while the agent is in service."""
+    if agent is None or agent.standing is Standing.DEREGISTERED:
+        return None
+    return agent.agentkit_name

@@ -81,8 +81,9 @@ class Engine:
     ) -> Registered:
         for _ in range(_TRIES):
             ctx = self._context()
+            name = registration.name if registration.by_agentkit else None
             facts = await self.storage.registration_facts(
-                registration.agent_id, ctx.now - EARLY_REPORT_AGE
+                registration.agent_id, ctx.now - EARLY_REPORT_AGE, name
             )
             outcome = decisions.register_agent(facts, registration, ctx, receipt)
             if await self._applied(outcome.change):
@@ -222,7 +223,7 @@ class Engine:
             facts = await self._task_or_none(task_id)
             if facts is None:
                 return None
-            return facts, await self._agent_or_none(facts.task.wanted_agent or "")
+            return facts, await self._successor_or_none(facts.task.wanted_agent or "")
 
         return await self._change(read, lambda both, ctx: decisions.on_stranded(*both, ctx))
 
@@ -234,6 +235,16 @@ class Engine:
     async def _agent_or_none(self, agent_id: str) -> Agent | None:
         found = await await_or_none("agents", agent_id, self.storage.agent(agent_id))
         return found.agent if found else None
+
+    async def _successor_or_none(self, agent_id: str) -> Agent | None:
+        """The agent, or the last that is known of those that it went on as."""
+        agent = await self._agent_or_none(agent_id)
+        while agent is not None and agent.replaced_by is not None:
+            successor = await self._agent_or_none(agent.replaced_by)
+            if successor is None:
+                break
+            agent = successor
+        return agent
 
     # --- repairs --------------------------------------------------------------------------
 

@@ -70,7 +70,9 @@ async def announce(http: httpx.AsyncClient, document: Any, **how: str) -> httpx.
 
 
 def register_event(agent_id: str, **more: Any) -> dict[str, Any]:
-    details = {"agentId": agent_id, "agentName": "a1", "capabilities": ["x"], "version": "1"}
+    """Names are unique, as AgentKit's are: a known one under another id retires the agent."""
+    name = f"agent {agent_id}"
+    details = {"agentId": agent_id, "agentName": name, "capabilities": ["x"], "version": "1"}
     return {"event_type": "REGISTER", "agent_details": details | more}
 
 

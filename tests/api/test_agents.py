@@ -24,6 +24,8 @@ NAMES = {
     "lastSeenAt",
     "deliveryFailures",
     "missedDeadlines",
+    "replacedBy",
+    "predecessors",
 }
 
 

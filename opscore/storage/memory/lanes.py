@@ -85,7 +85,7 @@ class Lanes:
             self._listed.pop(agent.id, None)
             return
         listed = self._listed.get(agent.id)
-        if listed is None or listed.capabilities != agent.capabilities:
+        if listed is None or lanes_of(listed) != lanes_of(agent):
             self._listed[agent.id] = agent
             self._list(agent)
 

@@ -16,13 +16,14 @@ from opscore.models import (
     TaskStatus,
     WorkflowRevision,
     WorkflowSession,
+    agent_lane,
     slots,
 )
 from opscore.storage.memory.events import EventLog
 from opscore.storage.memory.lanes import Lanes, Place
 from opscore.storage.memory.listing import NewestFirst
 from opscore.storage.memory.timers import Kind, Timers
-from opscore.storage.ordering import lanes_of
+from opscore.storage.ordering import lanes_of, served_name
 
 _EVER = datetime.min.replace(tzinfo=UTC)
 
@@ -45,6 +46,7 @@ class Records:
         self.lanes = Lanes(self.tasks.get, self._free_agent)
         self.timers = Timers(self._due_at)
         self._serving: dict[str, set[str]] = {}
+        self._named: dict[str, set[str]] = {}
         self._in_flight: dict[str, dict[str, None]] = {}
         self._waiting_for: Counter[str] = Counter()
 
@@ -68,10 +70,21 @@ class Records:
         found = (self.agents[agent_id] for agent_id in sorted(self._serving.get(lane, ())))
         return [agent for agent in found if agent.standing is not Standing.DEREGISTERED]
 
+    def namesakes(self, agent_id: str, name: str) -> tuple[Agent, ...]:
+        """Return the other agents in service that AgentKit announced under the name, by id."""
+        found = sorted(self._named.get(name, set()) - {agent_id})
+        return tuple(self.agents[one] for one in found)
+
     def stranded(self) -> Iterator[str]:
         """Waiting tasks that only a deregistered agent could do."""
         gone = {agent_id for _, agent_id in self.gone_agents}
-        awaited = {i for i in gone if self._waiting_for[i] and gone_since(self.agents.get(i))}
+        awaited = {
+            agent_id
+            for agent_id in gone
+            if self._waiting_for[agent_id]
+            and gone_since(self.agents.get(agent_id))
+            and not self.serving(agent_lane(agent_id))
+        }
         if awaited:
             for task in self.tasks.values():
                 if _waits_for(task) in awaited:
@@ -99,15 +112,26 @@ class Records:
         self.agents[agent.id] = agent
         if before is None:
             insort(self.agent_ids, agent.id)
-        if before is None or before.capabilities != agent.capabilities:
+        if before is None or lanes_of(before) != lanes_of(agent):
             if before is not None:
                 self._serve_no_more(before)
             self._serve(agent)
+        self._move_name(served_name(before), served_name(agent), agent.id)
         since = gone_since(agent)
         if since is not None and since != gone_since(before):
             self.gone_agents.append((since, agent.id))
         self._set_timer(Kind.AGENT, agent.id, before.due_at if before else None, agent.due_at)
         self._tell_lanes(agent.id)
+
+    def _move_name(self, before: str | None, after: str | None, agent_id: str) -> None:
+        if before == after:
+            return
+        if before is not None:
+            self._named[before].discard(agent_id)
+            if not self._named[before]:
+                del self._named[before]
+        if after is not None:
+            self._named.setdefault(after, set()).add(agent_id)
 
     def _serve(self, agent: Agent) -> None:
         for lane in lanes_of(agent):
@@ -224,6 +248,7 @@ class Records:
         agent = self.agents.pop(agent_id)
         del self.agent_ids[bisect_left(self.agent_ids, agent_id)]
         self._serve_no_more(agent)
+        self._move_name(served_name(agent), None, agent_id)
         self.events.forget_agent(agent_id)
         self.lanes.forget_agent(agent)
 

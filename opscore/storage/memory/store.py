@@ -91,12 +91,15 @@ class MemoryStorage(MemoryReplicas):
             facts = self._records.task_facts(named) if named else None
             return AgentFacts(agent, len(in_flight), named=facts)
 
-    async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
+    async def registration_facts(
+        self, agent_id: str, since: datetime, name: str | None = None
+    ) -> RegistrationFacts:
         with self._lock:
             received_at, report = self._early.get(agent_id, (since, None))
             return RegistrationFacts(
                 self._records.agents.get(agent_id),
                 report if received_at >= since else None,
+                self._records.namesakes(agent_id, name) if name else (),
             )
 
     async def task_facts(self, task_id: str) -> TaskFacts | None:

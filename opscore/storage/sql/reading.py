@@ -14,7 +14,7 @@ from opscore.models import (
     TaskStatus,
     WorkflowSession,
 )
-from opscore.storage.damage import read_or_none
+from opscore.storage.damage import read_or_none, readable
 from opscore.storage.interface import DueItems
 from opscore.storage.sql.codec import (
     dump,
@@ -53,6 +53,7 @@ SELECT 'agent' AS kind, doc FROM agents WHERE id = ?
 UNION ALL
 SELECT 'early', doc FROM early_reports WHERE agent_id = ? AND received_at >= ?
 """
+_NAMESAKES = "SELECT id, doc FROM agents WHERE agentkit_name = ? AND id <> ? ORDER BY id"
 
 _SESSION = """
 SELECT sessions.doc, definitions.doc
@@ -100,7 +101,10 @@ WHERE lane = ? AND status = 'queued'
 
 _STRANDED = f"""
 SELECT tasks.id FROM agents JOIN tasks ON tasks.lane = 'agent:' || agents.id
-WHERE agents.gone_at IS NOT NULL AND {WAITING} ORDER BY tasks.id LIMIT ?
+WHERE agents.gone_at IS NOT NULL AND {WAITING} AND NOT EXISTS (
+    SELECT 1 FROM agent_lanes JOIN agents AS others ON others.id = agent_lanes.agent_id
+    WHERE agent_lanes.lane = tasks.lane AND others.gone_at IS NULL
+) ORDER BY tasks.id LIMIT ?
 """
 
 
@@ -141,12 +145,16 @@ def agents_facts(dialect: Dialect, asks: Sequence[Ask]) -> Program[list[AgentFac
     return [of(*ask) for ask in asks]
 
 
-def registration_facts(agent_id: str, since: datetime) -> Program[RegistrationFacts]:
+def registration_facts(
+    agent_id: str, since: datetime, name: str | None
+) -> Program[RegistrationFacts]:
     rows = yield Fetch(_REGISTRATION_FACTS, (agent_id, agent_id, micros(since)))
     docs = {row[0]: row[1] for row in rows}
+    others = (yield Fetch(_NAMESAKES, (name, agent_id))) if name else []
     return RegistrationFacts(
         load_agent(docs["agent"]) if "agent" in docs else None,
         load_report(docs["early"]) if "early" in docs else None,
+        tuple(agent for _, agent in readable("agents", others, lambda row: load_agent(row[1]))),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Container, Sequence
 from typing import Any
 
 from opscore.models import Agent, Event, Standing, Task, WorkflowSession, slots
+from opscore.storage.ordering import served_name
 from opscore.storage.sql.codec import (
     dump,
     dump_agent,
@@ -17,7 +18,17 @@ from opscore.storage.sql.program import Execute, Program
 
 Rows = Sequence[tuple[Any, ...]]
 
-AGENT_COLUMNS = ("id", "rev", "standing", "slots", "seen_at", "gone_at", "due_at", "doc")
+AGENT_COLUMNS = (
+    "id",
+    "rev",
+    "standing",
+    "slots",
+    "seen_at",
+    "gone_at",
+    "due_at",
+    "agentkit_name",
+    "doc",
+)
 SESSION_COLUMNS = (
     "id",
     "rev",
@@ -116,6 +127,7 @@ def agent_row(agent: Agent) -> tuple[Any, ...]:
         micros(agent.last_seen_at or agent.registered_at),
         micros_or_none(gone),
         micros_or_none(agent.due_at),
+        served_name(agent),
         dump_agent(agent),
     )
 

@@ -103,8 +103,10 @@ class SqlStorage(Storage):
             # One record that cannot be read must not hold up all the others.
             return [answer for one in asks for answer in await self._agents_facts([one])]
 
-    async def registration_facts(self, agent_id: str, since: datetime) -> RegistrationFacts:
-        return await self._driver.read(reading.registration_facts(agent_id, since))
+    async def registration_facts(
+        self, agent_id: str, since: datetime, name: str | None = None
+    ) -> RegistrationFacts:
+        return await self._driver.read(reading.registration_facts(agent_id, since, name))
 
     async def task_facts(self, task_id: str) -> TaskFacts | None:
         return await self._driver.read(reading.task_facts(task_id))

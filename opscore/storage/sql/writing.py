@@ -177,7 +177,7 @@ def _write_agents(batch: Batch) -> Program[None]:
 
 def _lanes_changed(batch: Batch, agent: Agent) -> bool:
     stored = batch.stored_agents.get(agent.id)
-    return stored is None or load_agent(stored[2]).capabilities != agent.capabilities
+    return stored is None or lanes_of(load_agent(stored[2])) != lanes_of(agent)
 
 
 # --- tasks --------------------------------------------------------------------------------------

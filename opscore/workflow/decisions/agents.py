@@ -22,6 +22,7 @@ from opscore.models import (
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
 from opscore.workflow.decisions.states import take_early_report
+from opscore.workflow.decisions.succession import announcement, settle_name
 
 _AGENT_AT_FAULT = frozenset(
     {
@@ -64,7 +65,9 @@ def register_agent(
     elif _is_old_news(known, registration):
         return Registered(replace(draft.change(), receipt=receipt), ignored=True)
     else:
-        _renew(draft, known, registration)
+        _refuse_replaced(known, registration)
+        agent = _renew(draft, known, registration)
+        settle_name(draft, agent, facts.namesakes, is_new=False)
     return Registered(replace(draft.change(), receipt=receipt), created=known is None)
 
 
@@ -77,15 +80,17 @@ def _welcome(draft: Draft, registration: Registration, facts: RegistrationFacts)
         registered_at=now,
         hold=None if draft.ctx.policy.assume_available else unheard,
         **_given(registration),
+        **announcement(draft, registration),
     )
     agent = draft.add_agent(agent)
     draft.event(EventType.AGENT_REGISTERED, agent_id=agent.id, **_shown(agent))
+    agent = settle_name(draft, agent, facts.namesakes, is_new=True)
     if facts.early_report is not None:
         take_early_report(draft, agent, facts.early_report)
 
 
-def _renew(draft: Draft, agent: Agent, registration: Registration) -> None:
-    changes = _given(registration)
+def _renew(draft: Draft, agent: Agent, registration: Registration) -> Agent:
+    changes = _given(registration) | announcement(draft, registration)
     if registration.name is not None:
         changes["name"] = registration.name
     returns = agent.standing in (Standing.LOST, Standing.DEREGISTERED)
@@ -98,6 +103,7 @@ def _renew(draft: Draft, agent: Agent, registration: Registration) -> None:
     agent = draft.agent(agent, **changes)
     type_ = EventType.AGENT_REGISTERED if returns else EventType.AGENT_UPDATED
     draft.event(type_, agent_id=agent.id, **_shown(agent))
+    return agent
 
 
 def _back_in_service(draft: Draft) -> dict[str, Any]:
@@ -105,6 +111,7 @@ def _back_in_service(draft: Draft) -> dict[str, Any]:
         "standing": Standing.REGISTERED,
         "standing_since": draft.ctx.now,
         "standing_reason": None,
+        "replaced_by": None,
         "hold": None,
         "delivery_failures": 0,
         "missed_deadlines": 0,
@@ -113,12 +120,20 @@ def _back_in_service(draft: Draft) -> dict[str, Any]:
 
 def _is_old_news(agent: Agent, registration: Registration) -> bool:
     """An announcement made before the agent was deregistered does not bring it back."""
-    return (
-        agent.standing is Standing.DEREGISTERED
-        and agent.deregistered_at is not None
-        and registration.registration_time is not None
-        and registration.registration_time <= agent.deregistered_at
-    )
+    if agent.standing is not Standing.DEREGISTERED or agent.deregistered_at is None:
+        return False
+    if registration.registration_time is None:
+        # AgentKit makes a new id at each registration, so this one is a repetition.
+        return registration.by_agentkit and agent.replaced_by is not None
+    return registration.registration_time <= agent.deregistered_at
+
+
+def _refuse_replaced(agent: Agent, registration: Registration) -> None:
+    if agent.replaced_by is not None and not registration.by_agentkit:
+        raise ConflictError(
+            f"The agent goes on as {agent.replaced_by}, under which AgentKit announced it again; "
+            "use that id, or register another one."
+        )
 
 
 def _given(registration: Registration) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Draft:
 
     def agent(self, agent: Agent, **changes: Any) -> Agent:
         updated = evolve(agent, rev=self._next_rev(agent.id, agent.rev), **changes)
-        if (slots(updated), updated.capabilities) != (slots(agent), agent.capabilities):
+        if _offer(updated) != _offer(agent):
             self._may_ready = True
         self._agents[agent.id] = updated
         return updated
@@ -124,3 +124,8 @@ class Draft:
 
     def _next_rev(self, record_id: str, rev: int) -> int:
         return self._revs.setdefault(record_id, rev + 1)
+
+
+def _offer(agent: Agent) -> tuple[object, ...]:
+    """What tasks an agent can take: a change of it may make some of them ready."""
+    return slots(agent), agent.capabilities, agent.predecessors

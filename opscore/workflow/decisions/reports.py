@@ -5,6 +5,7 @@ from enum import Enum, auto
 from typing import Any
 
 from opscore.models import (
+    Agent,
     AgentFacts,
     Change,
     EventType,
@@ -18,6 +19,7 @@ from opscore.models import (
     TaskResult,
     TaskStatus,
     WorkflowSession,
+    answers_for,
     failure_code,
     normalise_state,
 )
@@ -79,7 +81,7 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
         record_state(draft, facts, report, settled, None)
         return draft.change()
     attempt = named_attempt(report.details) if by_id else None
-    current = _is_current(subject.task, facts.agent.id, attempt)
+    current = _is_current(subject.task, facts.agent, attempt)
     record_state(draft, facts, report, settled, subject.task if current else None)
     effect = _effect(word, subject.task, by_id, attempt)
     if current:
@@ -91,10 +93,10 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
     return draft.change()
 
 
-def _is_current(task: Task, agent_id: str, attempt: int | None) -> bool:
+def _is_current(task: Task, agent: Agent, attempt: int | None) -> bool:
     """Whether the report is about the attempt that counts now."""
     return (
-        task.agent_id == agent_id
+        answers_for(agent, task.agent_id)
         and (attempt is None or attempt == task.attempt)
         and (task.status.in_flight or _is_in_doubt(task))
     )

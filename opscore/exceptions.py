@@ -187,6 +187,11 @@ class DrainingError(UnavailableError):
     title = "The service is shutting down"
 
 
+class ExportInProgressError(UnavailableError):
+    code = "export_in_progress"
+    title = "Another export is in progress"
+
+
 class StorageError(UnavailableError):
     """The storage did not answer in time or refused; the same request may work later."""
 

@@ -54,6 +54,7 @@ class Core:
     presence: Presence = field(init=False)
     checker: Checker = field(init=False)
     storage_check: StorageCheck = field(init=False)
+    export_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     failure: str | None = None
     _side_tasks: list[asyncio.Task[None]] = field(default_factory=list)
 

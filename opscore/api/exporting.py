@@ -2,25 +2,31 @@
 
 from typing import Any
 
-from fastapi import APIRouter
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Response
 
 from opscore.api.dependencies import CoreDep
 from opscore.api.problems import READING
 
 router = APIRouter(tags=["service"])
 
-MEDIA_TYPE = "application/jsonl"
+_PART_TIMEOUT = 30.0
 _LINES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "An export.", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+    200: {
+        "description": "An export.",
+        "content": {"application/jsonl": {"schema": {"type": "string"}}},
+    }
 }
 
 
-@router.get("/export", response_class=StreamingResponse, responses=_LINES | READING)
-async def export(core: CoreDep) -> StreamingResponse:
-    """Everything as of one moment. It is whole only if its last line is of the kind `end`."""
-    # What checks every record on its way takes long to load, and no start waits for it.
-    from opscore.api.moving import begin_export  # noqa: PLC0415 - see above
+@router.get("/export", response_class=Response, responses=_LINES | READING)
+async def export(core: CoreDep) -> Response:
+    """Everything as of one moment. It is whole only if its last line is of the kind `end`.
 
-    lines = await begin_export(core.storage, core.settings.storage_kind)
-    return StreamingResponse(lines, media_type=MEDIA_TYPE)
+    A replica makes one export at a time; meanwhile others are answered 503 with `Retry-After`.
+    It ends when the client takes less than 64 KiB within 30 seconds.
+    """
+    # What checks every record on its way takes long to load, and no start waits for it.
+    from opscore.api.moving import ExportResponse  # noqa: PLC0415 - see above
+
+    kind = core.settings.storage_kind
+    return ExportResponse(core.storage, kind, core.export_lock, _PART_TIMEOUT)

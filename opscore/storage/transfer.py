@@ -43,6 +43,8 @@ Progress = Callable[[str], AbstractContextManager[Tell]]
 """What is done to the records, said in one word, and then who is to be told of it."""
 
 FORMAT = 1
+PART_SIZE = 64 * 1024
+"""A reader that takes less than one part in half a minute is not waited for."""
 _REMEMBERED = 1000
 
 _KINDS: dict[str, type[Portable]] = {
@@ -152,12 +154,25 @@ def _remember(known: dict[str, Any], name: str, value: Any) -> None:
 async def export_lines(
     storage: Storage, writer: Writer, source: str
 ) -> AsyncGenerator[bytes, None]:
-    """The whole storage; `source` says of what kind it is."""
+    """Write the whole storage in parts of at most `PART_SIZE` bytes; `source` is its kind."""
+    buffer = bytearray()
+    async with aclosing(_lines(storage, writer, source)) as lines:
+        async for line in lines:
+            buffer += line
+            while len(buffer) >= PART_SIZE:
+                yield bytes(buffer[:PART_SIZE])
+                del buffer[:PART_SIZE]
+    yield bytes(buffer)
+
+
+async def _lines(storage: Storage, writer: Writer, source: str) -> AsyncGenerator[bytes, None]:
     about = {"format": FORMAT, "source": source, "at": datetime.now(UTC)}
     yield orjson.dumps({"kind": "opscore-export", **about}) + b"\n"
     async with aclosing(storage.export(BATCH)) as batches:
         async for batch in batches:
-            yield b"".join(line for record in batch for line in writer.lines(record))
+            for record in batch:
+                for line in writer.lines(record):
+                    yield line
     end = {"kind": "end", "records": writer.inventory.entries()}
     yield orjson.dumps(end) + b"\n"
 

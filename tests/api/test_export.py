@@ -36,6 +36,16 @@ async def test_a_storage_that_is_away_is_an_error_and_no_export(service: Service
 
 
 @pytest.mark.storages("memory")
+@pytest.mark.fault("F110")
+async def test_second_export_is_refused_while_one_is_under_way(service: Service) -> None:
+    async with service.core.export_lock:
+        refused = await service.get("export")
+    check_problem(refused, 503, "export_in_progress")
+    assert int(refused.headers["retry-after"]) > 0
+    assert (await service.get("export")).status_code == 200
+
+
+@pytest.mark.storages("memory")
 async def test_an_export_needs_a_key(service: Service) -> None:
     answer = await service.call("GET", "export", headers={"Authorization": ""})
     check_problem(answer, 401, "unauthorized")

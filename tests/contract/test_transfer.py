@@ -18,7 +18,14 @@ from opscore.models import (
 from opscore.storage import Storage, open_storage
 from opscore.storage.portable import KeptTask, LastEvent, Portable
 from opscore.storage.sql.codec import dump
-from opscore.storage.transfer import Inventory, Reader, TransferError, Writer, export_lines
+from opscore.storage.transfer import (
+    PART_SIZE,
+    Inventory,
+    Reader,
+    TransferError,
+    Writer,
+    export_lines,
+)
 from tests import builders
 from tests.builders import at
 from tests.contract.conftest import Opener
@@ -240,6 +247,27 @@ async def test_a_damaged_export_is_refused_with_a_reason(lines: list[bytes]) -> 
     for text, reason in damaged(lines):
         with pytest.raises(TransferError, match=reason):
             await read(text)
+
+
+async def test_parts_of_an_export_are_small_whatever_they_hold(storage: Storage) -> None:
+    await put(storage, *one_run(1, parameters={"text": "x" * 3_000_000}))
+    for number in range(2, 50):
+        await put(storage, *one_run(number))
+    parts = [part async for part in export_lines(storage, Writer(), "test")]
+    assert max(map(len, parts)) <= PART_SIZE <= 256 * 1024
+    assert len(await read(b"".join(parts).splitlines(keepends=True))) == 99
+
+
+@pytest.mark.storages("sqlite", "postgres")
+async def test_export_of_large_records_reads_few_at_a_time(storage: Storage) -> None:
+    for number in range(9):
+        await put(storage, *one_run(number, parameters={"text": "x" * 3_000_000}))
+    for number in range(9, 20):
+        await put(storage, *one_run(number))
+    async with aclosing(storage.export(200)) as batches:
+        sizes = [len(batch) async for batch in batches if isinstance(batch[0], KeptTask)]
+    assert sum(sizes) == 20
+    assert sizes[:4] == [2, 2, 2, 2]
 
 
 async def test_a_definition_is_written_again_when_many_came_since(storage: Storage) -> None:

@@ -1,7 +1,8 @@
 """Transfer: everything out of a database portion by portion, and into an empty one."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from opscore.exceptions import ConfigurationError
@@ -47,6 +48,8 @@ from opscore.storage.sql.rows import (
 )
 
 _LEAST = -(1 << 62)
+_PORTION_SIZE = 8 * 1024 * 1024
+"""The length of texts that an export holds at a time: a single session may have 16 MiB."""
 
 
 # --- out ----------------------------------------------------------------------------------------
@@ -54,69 +57,110 @@ _LEAST = -(1 << 62)
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """Records of one kind. The statement's first columns are the key that it is ordered by."""
+    """Records of one kind, read in the order of their key.
 
-    sql: str
+    The key columns come first in each row. `size` is the length of a row's texts, and `rows` is
+    what stands after FROM.
+    """
+
+    key: tuple[str, ...]
+    columns: str
+    rows: str
+    size: str
     start: tuple[Any, ...]
     make: Callable[[Row], Portable]
 
     def portion(self, after: tuple[Any, ...], limit: int) -> Program[Sequence[Row]]:
-        return (yield Fetch(self.sql, (*after, limit)))
+        """Return the next rows, at most `limit` and of bounded size together, but at least one."""
+        sizes = yield Fetch(self._select(self.size), (*after, limit))
+        fitting = _count_fitting(row[0] for row in sizes)
+        if not fitting:
+            return ()
+        columns = f"{', '.join(self.key)}, {self.columns}"
+        return (yield Fetch(self._select(columns), (*after, fitting)))
+
+    def _select(self, columns: str) -> str:
+        key = ", ".join(self.key)
+        marks = ", ".join("?" for _ in self.key)
+        return f"SELECT {columns} FROM {self.rows} WHERE ({key}) > ({marks}) ORDER BY {key} LIMIT ?"
+
+
+def _count_fitting(sizes: Iterable[int]) -> int:
+    """Return how many of the first rows fit into a portion; the first one always does."""
+    sums = accumulate(sizes)
+    return sum(1 for place, total in enumerate(sums) if place == 0 or total <= _PORTION_SIZE)
 
 
 _SHELVES = (
     Shelf(
-        "SELECT workflows.id, revision, saved_at, definitions.doc FROM workflows "
-        "JOIN definitions ON definitions.hash = workflows.definition "
-        "WHERE (workflows.id, revision) > (?, ?) ORDER BY workflows.id, revision LIMIT ?",
+        ("workflows.id", "revision"),
+        "saved_at, definitions.doc",
+        "workflows JOIN definitions ON definitions.hash = workflows.definition",
+        "length(definitions.doc)",
         ("", 0),
         lambda row: WorkflowRevision(load_definition(row[3]), row[1], moment(row[2])),
     ),
     Shelf(
-        "SELECT id, doc, last_used FROM agents WHERE id > ? ORDER BY id LIMIT ?",
+        ("id",),
+        "doc, last_used",
+        "agents",
+        "length(doc)",
         ("",),
         lambda row: KeptAgent(load_agent(row[1]), row[2]),
     ),
     Shelf(
-        "SELECT sessions.created_at, sessions.id, sessions.doc, definitions.doc "
-        "FROM sessions JOIN definitions ON definitions.hash = sessions.definition "
-        "WHERE (sessions.created_at, sessions.id) > (?, ?) "
-        "ORDER BY sessions.created_at, sessions.id LIMIT ?",
+        ("sessions.created_at", "sessions.id"),
+        "sessions.doc, definitions.doc",
+        "sessions JOIN definitions ON definitions.hash = sessions.definition",
+        "length(sessions.doc) + length(definitions.doc)",
         (_LEAST, ""),
         lambda row: load_session(row[2], row[3]),
     ),
     Shelf(
-        "SELECT created_at, id, doc, status, turn, arrival FROM tasks "
-        "WHERE (created_at, id) > (?, ?) ORDER BY created_at, id LIMIT ?",
+        ("created_at", "id"),
+        "doc, status, turn, arrival",
+        "tasks",
+        "length(doc)",
         (_LEAST, ""),
         lambda row: KeptTask(load_task(row[2]), *(row[4:6] if row[3] == "queued" else (0, 0))),
     ),
     Shelf(
-        "SELECT level, turn FROM turns WHERE level > ? ORDER BY level LIMIT ?",
+        ("level",),
+        "turn",
+        "turns",
+        "length(level)",
         ("",),
         lambda row: ServedTurn(lane_of(row[0]), row[0][-2] == "1", priority_of(row[0]), row[1]),
     ),
     Shelf(
-        "SELECT seq, at, type, agent_id, session_id, task_id, data FROM events "
-        "WHERE seq > ? ORDER BY seq LIMIT ?",
+        ("seq",),
+        "at, type, agent_id, session_id, task_id, data",
+        "events",
+        "length(data)",
         (_LEAST,),
         load_event,
     ),
     Shelf(
-        "SELECT agent_id, doc, received_at FROM early_reports WHERE agent_id > ? "
-        "ORDER BY agent_id LIMIT ?",
+        ("agent_id",),
+        "doc, received_at",
+        "early_reports",
+        "length(doc)",
         ("",),
         lambda row: EarlyReport(load_report(row[1]), moment(row[2])),
     ),
     Shelf(
-        "SELECT signature, expires_at FROM webhook_receipts WHERE signature > ? "
-        "ORDER BY signature LIMIT ?",
+        ("signature",),
+        "expires_at",
+        "webhook_receipts",
+        "length(signature)",
         ("",),
         lambda row: WebhookReceipt(row[0], moment(row[1])),
     ),
     Shelf(
-        "SELECT key, fingerprint, session_id, expires_at, workflow_id FROM idempotency_keys "
-        "WHERE key > ? ORDER BY key LIMIT ?",
+        ("key",),
+        "fingerprint, session_id, expires_at, workflow_id",
+        "idempotency_keys",
+        "length(key)",
         ("",),
         lambda row: IdempotencyRecord(row[0], row[1], row[2], moment(row[3]), row[4]),
     ),

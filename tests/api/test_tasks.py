@@ -45,7 +45,7 @@ async def test_why_delayed(service: Service) -> None:
 
 async def test_why_retry_delayed(service: Service) -> None:
     service.courier.through_agentkit = BROKEN
-    await service.register()
+    await service.register(contactEndpoint=None)
     found = await why(service, await waiting(service))
     assert found["reason"]["code"] == "retry_delayed"
     assert found["status"] == "delayed"
@@ -355,7 +355,7 @@ async def test_the_list_pages_newest_first(service: Service) -> None:
 
 async def test_a_trace_has_a_span_for_each_attempt(service: Service) -> None:
     service.courier.through_agentkit = BROKEN
-    await service.register()
+    await service.register(contactEndpoint=None)
     task_id = await waiting(service, retry={"initialDelay": "1s", "jitter": False})
     service.courier.through_agentkit = Answered("done")
     await service.pass_time(2)

@@ -231,3 +231,131 @@ async def test_a_start_deadline_of_zero_waits_for_the_run_deadline(build: Builde
     assert courier.routes == [AGENTKIT]
     task = await house.task()
     assert (task.status, task.start_deadline) == (TaskStatus.DISPATCHED, None)
+
+
+# --- AgentKit refuses, forgets or is slow -----------------------------------------------------
+
+UNKNOWN_AGENT = Failure(FailureCode.AGENT_UNKNOWN, "AgentKit does not know the agent (404).")
+
+
+@pytest.mark.fault("F102")
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(FailureCode.UNREACHABLE, "The connection was refused."),
+        Failure(FailureCode.OUTCOME_UNKNOWN, "The connection was reset."),
+        Failure(FailureCode.UPSTREAM_ERROR, "502"),
+        UNKNOWN_AGENT,
+    ],
+    ids=lambda failure: failure.code.value,
+)
+async def test_work_goes_on_directly_at_once_when_agentkit_does_not_take_it(
+    build: Builder, failure: Failure
+) -> None:
+    courier = Switchboard(always=lambda call: failure if call.via is AGENTKIT else Answered("done"))
+    house = await build(courier)
+    await house.register()
+    sessions = [await house.trigger(step("one"), step("two")) for _ in range(2)]
+    for session in sessions:
+        assert (await house.session(session.id)).status is SessionStatus.COMPLETED
+    assert {task.retries for task in await house.tasks()} == {0}
+    assert (await house.lifecycle.get_agent("a1")).agent.standing is Standing.REGISTERED
+    assert house.engine.agentkit.forwards is Forwards.UNKNOWN
+
+
+@pytest.mark.fault("F102")
+async def test_tasks_of_an_agent_that_agentkit_forgot_skip_agentkit_for_a_while(
+    build: Builder,
+) -> None:
+    courier = Switchboard(
+        always=lambda call: UNKNOWN_AGENT if call.via is AGENTKIT else Answered("done")
+    )
+    house = await build(courier, Policy(probe_interval=timedelta(seconds=60)))
+    await house.register()
+    await house.trigger(step("one"), step("two"))
+    assert courier.routes == [AGENTKIT, DIRECT, DIRECT]
+    await house.pass_time(60)
+    await house.trigger()
+    assert courier.routes[3:] == [AGENTKIT, DIRECT]
+    await house.register(by_agentkit=True)
+    courier.calls.clear()
+    await house.trigger()
+    assert courier.routes == [AGENTKIT, DIRECT]
+
+
+async def proved_house(build: Builder, courier: Switchboard) -> House:
+    """AgentKit delivers to a1; that has just been learned."""
+    courier.always = Accepted()
+    house = await build(courier)
+    await house.register("a1")
+    first = await house.trigger()
+    await hear(house, "active")
+    await finish(house, first.id)
+    assert house.engine.agentkit.forwards is Forwards.PROVED
+    courier.calls.clear()
+    return house
+
+
+@pytest.mark.fault("F103")
+async def test_slow_agent_gets_its_task_once_where_forwards_are_proved(build: Builder) -> None:
+    courier = Switchboard()
+    house = await proved_house(build, courier)
+    await house.register("slow")
+    known = house.engine.agentkit
+    session = await house.trigger(agent_id="slow")
+    await house.pass_time(15)
+    assert courier.routes == [AGENTKIT]
+    task = await house.task(session.id)
+    await house.lifecycle.set_state(StateReport("slow", "active", {"taskId": task.id}))
+    await house.lifecycle.set_state(StateReport("slow", "idle", {"taskId": task.id}))
+    assert (await house.session(session.id)).status is SessionStatus.COMPLETED
+    assert (courier.routes, house.engine.agentkit) == ([AGENTKIT], known)
+
+
+@pytest.mark.fault("F103")
+async def test_proved_forwards_are_disproved_by_two_agents_and_not_by_one(build: Builder) -> None:
+    courier = Switchboard()
+    house = await proved_house(build, courier)
+    start_early = step("one", start_timeout=timedelta(seconds=3))
+    states = []
+    for agent_id in ("m1", "m2"):
+        await house.register(agent_id)
+        session = await house.trigger(start_early, agent_id=agent_id)
+        await house.pass_time(4)
+        task = await house.task(session.id)
+        await house.lifecycle.set_state(StateReport(agent_id, "active", {"taskId": task.id}))
+        await house.lifecycle.set_state(StateReport(agent_id, "idle", {"taskId": task.id}))
+        states.append(house.engine.agentkit.forwards)
+    assert courier.routes == [AGENTKIT, DIRECT, AGENTKIT, DIRECT]
+    assert states == [Forwards.PROVED, Forwards.DISPROVED]
+
+
+@pytest.mark.fault("F103")
+async def test_tasks_of_the_one_missed_agent_go_directly_and_of_the_others_through_agentkit(
+    build: Builder,
+) -> None:
+    courier = Switchboard()
+    house = await proved_house(build, courier)
+    await house.register("m1")
+    session = await house.trigger(step("one", start_timeout=timedelta(seconds=3)), agent_id="m1")
+    await house.pass_time(4)
+    task = await house.task(session.id)
+    await house.lifecycle.set_state(StateReport("m1", "active", {"taskId": task.id}))
+    await house.lifecycle.set_state(StateReport("m1", "idle", {"taskId": task.id}))
+    courier.calls.clear()
+    await house.trigger(agent_id="m1")
+    await house.trigger(agent_id="a1")
+    assert courier.routes == [DIRECT, AGENTKIT]
+
+
+@pytest.mark.fault("F124")
+async def test_task_with_a_short_run_deadline_reaches_its_agent_directly_within_it(
+    build: Builder,
+) -> None:
+    courier = Switchboard(always=Accepted())
+    house = await build(courier)
+    await house.register()
+    await house.trigger(step("one", timeout=timedelta(seconds=5)))
+    await house.pass_time(3, step=0.5)
+    assert courier.routes == [AGENTKIT, DIRECT]
+    assert (await house.task()).retries == 0

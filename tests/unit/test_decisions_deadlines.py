@@ -168,7 +168,7 @@ def test_F36_silence_to_the_end_without_fallback_tells_the_agent_to_stop() -> No
 # --- run --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", [accepted(start_deadline=at(290)), running()])
+@pytest.mark.parametrize("one", [accepted(start_deadline=at(290), via=Delivery.DIRECT), running()])
 def test_F36_F37_the_run_deadline_ends_the_attempt(one: Task) -> None:
     change = due(one, 290)
     after = change.tasks[0]
@@ -178,6 +178,23 @@ def test_F36_F37_the_run_deadline_ends_the_attempt(one: Task) -> None:
         "message": "The agent did not finish before the deadline.",
     }
     assert change.abandoned == ()
+
+
+@pytest.mark.fault("F124")
+def test_run_deadline_without_a_sign_of_life_after_agentkits_answer_goes_direct() -> None:
+    change = due(accepted(retries=3, start_deadline=None), 290)
+    after = change.tasks[0]
+    assert (after.status, after.prefer_direct, after.retries) == (TaskStatus.QUEUED, True, 3)
+    assert after.silent_forward == AGENT
+    assert after.error is not None
+    assert after.error["code"] == "run_timeout"
+
+
+@pytest.mark.fault("F103")
+def test_silence_of_an_agent_that_forwards_miss_is_not_its_fault() -> None:
+    who = agent(prefer_direct_until=at(-1))
+    change = due(accepted(), 1, who=who, forwards_proved=True)
+    assert change.agents == ()
 
 
 def test_F36_the_last_attempt_to_miss_its_deadline_ends_the_session() -> None:
@@ -203,7 +220,7 @@ def test_F36_the_last_attempt_to_miss_its_deadline_ends_the_session() -> None:
         (accepted(start_deadline=None), 290, False, False),
         (accepted(start_deadline=None), 290, True, True),
         (accepted(start_deadline=None, via=Delivery.DIRECT), 290, False, True),
-        (accepted(), 1, True, False),
+        (accepted(), 1, True, True),
         (accepted(via=Delivery.DIRECT), 1, False, True),
         (dispatched(), 15, True, False),
     ],

@@ -10,11 +10,13 @@ from opscore.models import (
     Answered,
     Change,
     Delivery,
+    DispatchMode,
     Failure,
     FailureCode,
     FallbackResult,
     Hold,
     HoldReason,
+    MessageType,
     Outcome,
     SessionStatus,
     Standing,
@@ -24,6 +26,7 @@ from opscore.models import (
 )
 from opscore.workflow.decisions import on_outcome
 from tests.builders import (
+    AGENT,
     NOW,
     OWNER,
     agent,
@@ -31,6 +34,7 @@ from tests.builders import (
     became,
     context,
     dispatched,
+    seconds,
     session,
     step,
     task_facts,
@@ -67,7 +71,7 @@ def not_found_until_lost(one: Task) -> tuple[list[float], Change]:
     """Ask again as often as is said; the waits in between, and the last change."""
     waits: list[float] = []
     while True:
-        change = settle(one, GONE)
+        change = settle(one, GONE, mode=DispatchMode.AGENTKIT)
         after = change.tasks[0]
         if after.status is not TaskStatus.DELAYED:
             return waits, change
@@ -109,7 +113,7 @@ def test_F30_a_task_for_a_capability_fails_over() -> None:
 
 def test_F30_a_task_for_one_agent_falls_back() -> None:
     where = session(step(fallback=FallbackResult(1)))
-    change = settle(dispatched(not_found=3), GONE, where=where)
+    change = settle(dispatched(not_found=3), GONE, where=where, mode=DispatchMode.AGENTKIT)
     assert (became(change), change.agents[0].standing) == ("completed", Standing.LOST)
 
 
@@ -117,6 +121,34 @@ def test_F30_without_a_known_agent_the_task_fails_all_the_same() -> None:
     facts = task_facts(dispatched(not_found=3), agent=None)
     change = on_outcome(facts, 1, OWNER, KIT, GONE, context())
     assert (became(change), change.agents) == ("failed", ())
+
+
+TOOL = {"message_type": MessageType.TOOL_INVOCATION, "tool_name": "calc"}
+
+
+@pytest.mark.fault("F125")
+@pytest.mark.parametrize("mode", list(DispatchMode))
+@pytest.mark.parametrize("asked", range(6))
+def test_unknown_agent_of_a_tool_step_fails_that_step_alone(asked: int, mode: DispatchMode) -> None:
+    change = settle(dispatched(not_found=asked, **TOOL), GONE, mode=mode)
+    one = change.tasks[0]
+    assert change.agents == ()
+    assert (one.status, one.retries) == (TaskStatus.DELAYED, 0 if asked < 3 else 1)
+
+
+@pytest.mark.fault("F102")
+def test_unknown_agent_with_an_endpoint_is_tried_directly_before_it_counts_as_lost() -> None:
+    change = settle(dispatched(), GONE, probe_interval=seconds(60))
+    one, who = change.tasks[0], change.agents[0]
+    assert (one.status, one.prefer_direct, one.retries) == (TaskStatus.QUEUED, True, 0)
+    assert (one.preferred_agent, one.silent_forward) == (AGENT, None)
+    assert (who.standing, who.prefer_direct_until) == (Standing.REGISTERED, at(60))
+
+
+def test_failed_direct_delivery_gives_agentkit_its_chance_again() -> None:
+    who = agent(prefer_direct_until=at(60))
+    change = settle(dispatched(), failure(FailureCode.UNREACHABLE), DIRECT, who=who)
+    assert change.agents[0].prefer_direct_until is None
 
 
 # --- failed at the agent ----------------------------------------------------------------------

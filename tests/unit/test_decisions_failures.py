@@ -9,6 +9,7 @@ from opscore.models import (
     Backoff,
     Change,
     Delivery,
+    DispatchMode,
     Failure,
     FailureCode,
     Fallback,
@@ -53,7 +54,8 @@ ID = dispatched().id
 
 def fail(one: Task, where: WorkflowSession, failure: Failure = ERROR) -> Change:
     facts = task_facts(one, session=where)
-    return on_outcome(facts, one.attempt, OWNER, Delivery.AGENTKIT, failure, context())
+    ctx = context(mode=DispatchMode.AGENTKIT)
+    return on_outcome(facts, one.attempt, OWNER, Delivery.AGENTKIT, failure, ctx)
 
 
 def flow(fallback: Fallback | None = None, **changes: Any) -> WorkflowSession:

@@ -11,6 +11,7 @@ from opscore.models import (
     Answered,
     Change,
     Delivery,
+    DispatchMode,
     Failure,
     FailureCode,
     FallbackResult,
@@ -107,6 +108,30 @@ def test_the_start_deadline(
     limit = None if default is None else seconds(default)
     one = settle(dispatched(), Accepted(), via, where=where, start_timeout=limit).tasks[0]
     assert one.start_deadline == (None if deadline is None else at(deadline))
+
+
+@pytest.mark.fault("F103")
+def test_start_deadline_is_not_set_once_forwards_are_known_to_reach_the_agent() -> None:
+    proved = settle(dispatched(), Accepted(), forwards_proved=True)
+    assert proved.tasks[0].start_deadline is None
+    where = session(step(start_timeout=seconds(3)))
+    own = settle(dispatched(), Accepted(), where=where, forwards_proved=True)
+    assert own.tasks[0].start_deadline == at(3)
+    missed = agent(prefer_direct_until=at(-1))
+    once_missed = settle(dispatched(), Accepted(), who=missed, forwards_proved=True)
+    assert once_missed.tasks[0].start_deadline == at(10)
+    other_mode = settle(dispatched(), Accepted(), forwards_proved=True, mode=DispatchMode.AGENTKIT)
+    assert other_mode.tasks[0].start_deadline == at(10)
+
+
+@pytest.mark.fault("F124")
+@pytest.mark.parametrize(("run", "start"), [(5, 2.5), (10, 5), (20, 10), (60, 10)])
+def test_default_start_deadline_is_at_most_half_of_the_run_deadline(
+    run: float, start: float
+) -> None:
+    where = session(step(timeout=seconds(run)))
+    one = settle(dispatched(dispatched_at=NOW), Accepted(), where=where).tasks[0]
+    assert (one.start_deadline, one.run_deadline) == (at(start), at(run))
 
 
 @pytest.mark.parametrize(("own", "deadline"), [(None, 290), (30, 20)])
@@ -219,7 +244,7 @@ def test_F10_a_stale_outcome_changes_nothing(
 def test_F23_F24_F26_F27_F29_F31_a_failure_at_agentkit(
     outcome: Failure, retries: int, delay: float | None
 ) -> None:
-    change = settle(dispatched(), outcome)
+    change = settle(dispatched(), outcome, mode=DispatchMode.AGENTKIT)
     one = change.tasks[0]
     assert (one.status, one.retries, one.attempt) == (TaskStatus.DELAYED, retries, 1)
     assert one.id == dispatched().id
@@ -235,14 +260,53 @@ def test_F23_F24_F26_F27_F29_F31_a_failure_at_agentkit(
 def test_F38_a_task_outlives_any_number_of_failures_of_agentkit(code: FailureCode) -> None:
     one = dispatched()
     for attempt in range(1, 50):
-        after = settle(replace(one, attempt=attempt), failure(code)).tasks[0]
+        failed = settle(replace(one, attempt=attempt), failure(code), mode=DispatchMode.AGENTKIT)
+        after = failed.tasks[0]
         assert (after.status, after.retries) == (TaskStatus.DELAYED, 0)
         one = replace(dispatched(), retries=after.retries)
 
 
 def test_F38_a_failed_probe_costs_no_retry() -> None:
-    change = settle(dispatched(retries=3), failure(FailureCode.UPSTREAM_ERROR), probe=True)
+    lost = failure(FailureCode.UPSTREAM_ERROR)
+    change = settle(dispatched(retries=3), lost, probe=True, mode=DispatchMode.AGENTKIT)
     assert (became(change), change.tasks[0].retries) == ("delayed", 3)
+
+
+@pytest.mark.fault("F102")
+@pytest.mark.parametrize(
+    "code",
+    [
+        FailureCode.UNREACHABLE,
+        FailureCode.OUTCOME_UNKNOWN,
+        FailureCode.UPSTREAM_ERROR,
+        FailureCode.UNAUTHORIZED,
+        FailureCode.TLS,
+    ],
+)
+def test_failure_of_agentkit_in_auto_mode_sends_the_task_direct_at_once(code: FailureCode) -> None:
+    one = dispatched(retries=3, not_found=2)
+    change = settle(one, failure(code))
+    after = change.tasks[0]
+    assert (after.status, after.prefer_direct, after.retries) == (TaskStatus.QUEUED, True, 3)
+    assert (after.preferred_agent, after.silent_forward) == (AGENT, None)
+    assert change.observation is None
+    assert types(change.events) == ["task.attempt_failed", "task.queued"]
+
+
+@pytest.mark.parametrize(
+    ("one", "who", "code"),
+    [
+        (dispatched(message_type=MessageType.TOOL_INVOCATION), agent(), FailureCode.UNREACHABLE),
+        (dispatched(), agent(contact_endpoint=None), FailureCode.UNREACHABLE),
+        (dispatched(), agent(), FailureCode.THROTTLED),
+        (dispatched(), agent(), FailureCode.TOOL_ERROR),
+    ],
+)
+def test_failure_at_agentkit_without_another_way_waits(
+    one: Task, who: Agent, code: FailureCode
+) -> None:
+    after = settle(one, failure(code), who=who).tasks[0]
+    assert (after.status, after.prefer_direct) == (TaskStatus.DELAYED, False)
 
 
 def test_F28_a_rejected_task_fails_at_once_and_keeps_what_was_said() -> None:
@@ -285,7 +349,8 @@ def test_F24_a_lost_answer_of_a_task_that_runs_is_no_failed_delivery() -> None:
 
 @pytest.mark.parametrize("code", [FailureCode.UPSTREAM_ERROR, FailureCode.UNREACHABLE])
 def test_any_other_failure_of_a_task_that_runs_is_one(code: FailureCode) -> None:
-    assert became(settle(running(accepted_at=None), failure(code))) == "delayed"
+    one = running(accepted_at=None)
+    assert became(settle(one, failure(code), mode=DispatchMode.AGENTKIT)) == "delayed"
 
 
 @pytest.mark.parametrize(("moment", "code"), [(289, "outcome_unknown"), (290, "run_timeout")])
@@ -314,8 +379,7 @@ MISSED = ForwardObservation(AGENT, arrived=False)
     [
         (dispatched(silent_forward=AGENT), DIRECT, MISSED),
         (dispatched(silent_forward="a2"), DIRECT, None),
-        (dispatched(silent_forward=AGENT), KIT, ForwardObservation(AGENT, arrived=True)),
-        (dispatched(silent_forward=AGENT, sent_directly=True), KIT, None),
+        (dispatched(silent_forward=AGENT), KIT, None),
         (dispatched(prefer_direct=True), DIRECT, None),
         (dispatched(message_type=MessageType.TOOL_INVOCATION), KIT, None),
     ],

@@ -91,6 +91,9 @@ def _welcome(draft: Draft, registration: Registration, facts: RegistrationFacts)
 
 def _renew(draft: Draft, agent: Agent, registration: Registration) -> Agent:
     changes = _given(registration) | announcement(draft, registration)
+    if registration.by_agentkit:
+        # AgentKit knows the agent again, so the next task may try AgentKit.
+        changes["prefer_direct_until"] = None
     if registration.name is not None:
         changes["name"] = registration.name
     returns = agent.standing in (Standing.LOST, Standing.DEREGISTERED)
@@ -219,7 +222,7 @@ def note_delivery_failure(draft: Draft, agent: Agent, failure: Failure) -> None:
     failures = agent.delivery_failures + 1
     if failure.code is FailureCode.UNAUTHORIZED:
         failures = max(failures, BREAKER_THRESHOLD)
-    agent = draft.agent(agent, delivery_failures=failures)
+    agent = draft.agent(agent, delivery_failures=failures, prefer_direct_until=None)
     if failures >= policy.lost_after_failed_deliveries:
         lose_agent(draft, agent, f"{failures} deliveries in a row failed")
     elif failures >= BREAKER_THRESHOLD and agent.hold is None:

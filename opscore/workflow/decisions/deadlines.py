@@ -6,20 +6,18 @@ from opscore.models import (
     Agent,
     Change,
     Delivery,
-    DispatchMode,
     EventType,
     Failure,
     FailureCode,
-    MessageType,
     SessionFacts,
     SessionStatus,
     Standing,
-    Task,
     TaskFacts,
     TaskStatus,
 )
 from opscore.workflow.decisions.agents import note_missed_deadline
 from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.direct import can_go_direct, forwards_reach, go_direct
 from opscore.workflow.decisions.draft import Draft
 from opscore.workflow.decisions.outcomes import run_deadline
 from opscore.workflow.decisions.steps import (
@@ -38,9 +36,7 @@ def on_task_due(facts: TaskFacts, ctx: Context) -> Change:
     if task.status.waiting:
         _wake_or_give_up(draft, facts)
     elif _passed(task.run_deadline, ctx):
-        _miss(
-            draft, facts, FailureCode.RUN_TIMEOUT, "The agent did not finish before the deadline."
-        )
+        _not_finished(draft, facts)
     elif _passed(task.start_deadline, ctx):
         _not_started(draft, facts)
     elif _passed(task.lease_until, ctx):
@@ -63,42 +59,31 @@ def _wake_or_give_up(draft: Draft, facts: TaskFacts) -> None:
 
 
 def _not_started(draft: Draft, facts: TaskFacts) -> None:
-    """Accepted, then silence: try the agent itself before the attempt counts as failed."""
-    task = facts.task
     message = "The task was accepted, but its agent showed no sign of life in time."
-    if not _can_switch_to_direct(facts, draft.ctx):
-        _miss(draft, facts, FailureCode.START_TIMEOUT, message)
-        return
-    failure = Failure(FailureCode.START_TIMEOUT, message)
-    requeue(
-        draft,
-        facts,
-        failure,
-        prefer_direct=True,
-        preferred_agent=task.agent_id,
-        silent_forward=task.agent_id,
-    )
+    _miss(draft, facts, Failure(FailureCode.START_TIMEOUT, message))
 
 
-def _can_switch_to_direct(facts: TaskFacts, ctx: Context) -> bool:
-    return (
-        ctx.policy.mode is DispatchMode.AUTO
-        and facts.task.via is Delivery.AGENTKIT
-        and facts.task.message_type is MessageType.WORKFLOW_TASK
-        and facts.agent is not None
-        and facts.agent.contact_endpoint is not None
-    )
+def _not_finished(draft: Draft, facts: TaskFacts) -> None:
+    message = "The agent did not finish before the deadline."
+    _miss(draft, facts, Failure(FailureCode.RUN_TIMEOUT, message))
 
 
-def _miss(draft: Draft, facts: TaskFacts, code: FailureCode, message: str) -> None:
-    if facts.agent is not None and _agent_is_to_blame(facts.task, draft.ctx):
+def _miss(draft: Draft, facts: TaskFacts, failure: Failure) -> None:
+    """After AgentKit's acceptance and silence, try the agent itself before the attempt fails."""
+    task = facts.task
+    if facts.agent is not None and _agent_is_to_blame(facts, draft.ctx):
         note_missed_deadline(draft, facts.agent)
-    handle_task_failure(draft, facts.task, facts.session, Failure(code, message))
+    if task.active_at is None and can_go_direct(task, facts.agent, draft.ctx):
+        go_direct(draft, facts, failure, silent_forward=task.agent_id)
+    else:
+        handle_task_failure(draft, task, facts.session, failure)
 
 
-def _agent_is_to_blame(task: Task, ctx: Context) -> bool:
+def _agent_is_to_blame(facts: TaskFacts, ctx: Context) -> bool:
     """Silence proves nothing against an agent that perhaps was never given the task."""
-    return task.via is Delivery.DIRECT or task.active_at is not None or ctx.forwards_proved
+    task = facts.task
+    is_given = task.via is Delivery.DIRECT or task.active_at is not None
+    return is_given or forwards_reach(facts.agent, ctx)
 
 
 def _lose_lease(draft: Draft, facts: TaskFacts) -> None:

@@ -8,10 +8,12 @@ from opscore.models import (
     Answered,
     Change,
     Delivery,
+    DispatchMode,
     EventType,
     Failure,
     FailureCode,
     HoldReason,
+    MessageType,
     Outcome,
     Policy,
     SessionStatus,
@@ -27,6 +29,7 @@ from opscore.workflow.decisions.agents import (
     note_delivery_failure,
 )
 from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.direct import can_go_direct, forwards_reach, go_direct
 from opscore.workflow.decisions.draft import Draft
 from opscore.workflow.decisions.signs_of_life import note_sign_of_life
 from opscore.workflow.decisions.steps import (
@@ -37,6 +40,18 @@ from opscore.workflow.decisions.steps import (
 
 # An agent that AgentKit does not know is asked for again so often and so late: within a minute.
 _NOT_FOUND_DELAYS = (timedelta(seconds=5), timedelta(seconds=15), timedelta(seconds=35))
+
+# AgentKit did not take the message, or nobody knows: the agent itself may be there.
+_GOES_DIRECT = frozenset(
+    {
+        FailureCode.UNREACHABLE,
+        FailureCode.OUTCOME_UNKNOWN,
+        FailureCode.UPSTREAM_ERROR,
+        FailureCode.UNAUTHORIZED,
+        FailureCode.TLS,
+        FailureCode.AGENT_UNKNOWN,
+    }
+)
 
 # Nothing was delivered and the agent is not to blame: the task has lost nothing but time.
 _FREE_AT_AGENTKIT = frozenset({FailureCode.UNREACHABLE, FailureCode.UNAUTHORIZED, FailureCode.TLS})
@@ -72,10 +87,11 @@ def on_outcome(
         case Answered(result):
             _note_delivered(draft, facts, task)
             _note_answer(draft, facts)
-            note_sign_of_life(draft, replace(task, accepted_at=ctx.now), facts.agent)
+            if via is Delivery.DIRECT:
+                note_sign_of_life(draft, replace(task, accepted_at=ctx.now), facts.agent)
             complete_task(draft, task, facts.session, result)
         case Failure():
-            _fail(draft, facts, task, replace(outcome, free=outcome.free or probe))
+            _fail(draft, facts, task, outcome, probe)
     return draft.change()
 
 
@@ -102,7 +118,7 @@ def _accept(draft: Draft, facts: TaskFacts, task: Task) -> None:
         accepted_at=draft.ctx.now,
         lease_until=None,
         run_deadline=run_deadline(task, step, draft.ctx.policy),
-        start_deadline=None if alive else _start_deadline(task, step, draft.ctx),
+        start_deadline=None if alive else _start_deadline(facts, task, draft.ctx),
     )
     draft.task_event(EventType.TASK_ACCEPTED, task, via=task.via)
     if alive:
@@ -111,11 +127,20 @@ def _accept(draft: Draft, facts: TaskFacts, task: Task) -> None:
     _session_runs(draft, facts.session)
 
 
-def _start_deadline(task: Task, step: TaskDefinition, ctx: Context) -> datetime | None:
-    """An agent that took the message itself has shown its sign of life, unless told otherwise."""
-    default = ctx.policy.start_timeout if task.via is Delivery.AGENTKIT else None
-    limit = step.start_timeout if step.start_timeout is not None else default
-    return ctx.now + limit if limit else None
+def _start_deadline(facts: TaskFacts, task: Task, ctx: Context) -> datetime | None:
+    """The step's own `startTimeout`, or the default where a forward may have been lost.
+
+    An agent that took the message itself has shown its sign of life. The default ends at half of
+    the run deadline, so that a direct delivery comes within it.
+    """
+    step = facts.session.definition.task(task.step_id)
+    if step.start_timeout is not None:
+        return ctx.now + step.start_timeout if step.start_timeout else None
+    is_sure = ctx.policy.mode is DispatchMode.AUTO and forwards_reach(facts.agent, ctx)
+    limit = ctx.policy.start_timeout
+    if task.via is not Delivery.AGENTKIT or is_sure or not limit:
+        return None
+    return ctx.now + min(limit, (step.timeout or ctx.policy.run_timeout) / 2)
 
 
 def _session_runs(draft: Draft, session: WorkflowSession) -> None:
@@ -145,19 +170,35 @@ def _note_answer(draft: Draft, facts: TaskFacts) -> None:
     )
 
 
-def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure) -> None:
+def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure, probe: bool) -> None:
     if _outlived_doubt(task, failure):
         _accept(draft, facts, task)
         return
     if task.via is Delivery.DIRECT:
         if facts.agent is not None:
             note_delivery_failure(draft, facts.agent, failure)
-    elif failure.code in _FREE_AT_AGENTKIT:
+    elif _is_of_agentkit(failure) and can_go_direct(task, facts.agent, draft.ctx):
+        _turn_from_agentkit(draft, facts, task, failure)
+        return
+    elif probe or failure.code in _FREE_AT_AGENTKIT:
         failure = replace(failure, free=True)
     if failure.code is FailureCode.AGENT_UNKNOWN:
         _not_found(draft, facts, task, failure)
     else:
         handle_task_failure(draft, task, facts.session, _timed_out(facts, task, failure, draft.ctx))
+
+
+def _is_of_agentkit(failure: Failure) -> bool:
+    """What is free already was broken off here, or AgentKit asked to wait."""
+    return failure.code in _GOES_DIRECT and not failure.free
+
+
+def _turn_from_agentkit(draft: Draft, facts: TaskFacts, task: Task, failure: Failure) -> None:
+    """Send the task straight to its agent, and the following ones if AgentKit lacks the agent."""
+    if failure.code is FailureCode.AGENT_UNKNOWN and facts.agent is not None:
+        until = draft.ctx.now + draft.ctx.policy.probe_interval
+        draft.agent(draft.latest(facts.agent), prefer_direct_until=until)
+    go_direct(draft, replace(facts, task=task), failure)
 
 
 def _outlived_doubt(task: Task, failure: Failure) -> bool:
@@ -174,12 +215,18 @@ def _timed_out(facts: TaskFacts, task: Task, failure: Failure, ctx: Context) -> 
 
 
 def _not_found(draft: Draft, facts: TaskFacts, task: Task, failure: Failure) -> None:
-    """AgentKit does not know the agent: ask again for a minute, then count the agent as lost."""
+    """AgentKit does not know the agent: ask again for a minute, then count the agent as lost.
+
+    A tool is called by AgentKit and not by the agent, so a tool step says nothing of the agent.
+    """
     tries = task.not_found
     if tries < len(_NOT_FOUND_DELAYS):
         again = replace(failure, free=True, retry_after=_NOT_FOUND_DELAYS[tries])
         task = draft.task(task, not_found=tries + 1)
         handle_task_failure(draft, task, facts.session, again)
+        return
+    if task.message_type is MessageType.TOOL_INVOCATION:
+        handle_task_failure(draft, task, facts.session, failure)
         return
     if facts.agent is not None:
         lose_agent(draft, draft.latest(facts.agent), "AgentKit does not know it any more")

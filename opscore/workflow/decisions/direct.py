@@ -1,0 +1,44 @@
+"""Going straight to the agent, where AgentKit does not work."""
+
+from typing import Any
+
+from opscore.models import (
+    Agent,
+    Delivery,
+    DispatchMode,
+    Failure,
+    MessageType,
+    Task,
+    TaskFacts,
+)
+from opscore.workflow.decisions.context import Context
+from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.steps import requeue
+
+
+def can_go_direct(task: Task, agent: Agent | None, ctx: Context) -> bool:
+    """Whether an attempt through AgentKit that came to nothing has another way to its agent."""
+    return (
+        ctx.policy.mode is DispatchMode.AUTO
+        and task.via is Delivery.AGENTKIT
+        and task.message_type is MessageType.WORKFLOW_TASK
+        and agent is not None
+        and agent.contact_endpoint is not None
+    )
+
+
+def go_direct(draft: Draft, facts: TaskFacts, failure: Failure, **changes: Any) -> None:
+    """Queue the task for a direct delivery to the same agent; that costs no retry."""
+    requeue(
+        draft,
+        facts,
+        failure,
+        prefer_direct=True,
+        preferred_agent=facts.task.agent_id,
+        **changes,
+    )
+
+
+def forwards_reach(agent: Agent | None, ctx: Context) -> bool:
+    """Whether AgentKit is known to deliver what it accepts for the agent."""
+    return ctx.forwards_proved and (agent is None or agent.prefer_direct_until is None)

@@ -136,7 +136,7 @@ def running(**changes: Any) -> Task:
 
 def context(after: float = 0, *, wall: float | None = None, **changes: Any) -> Context:
     """The decision is made `after` seconds; keywords are the context's fields or the policy's."""
-    own = {"policy", "forwards_proved"}
+    own = {"policy", "forwards"}
     fields = {key: value for key, value in changes.items() if key in own}
     rules = {key: value for key, value in changes.items() if key not in own}
     policy = fields.pop("policy", None) or Policy(**rules)

@@ -11,6 +11,7 @@ from opscore.models.agent import (
     StateWord,
     answers_for,
     availability,
+    current_hold,
     normalise_state,
     slots,
 )
@@ -41,6 +42,7 @@ from opscore.models.facts import (
     TaskFacts,
 )
 from opscore.models.forwards import AgentKitKnowledge, ForwardObservation, Forwards
+from opscore.models.open_entry import EntryKind, OpenEntry
 from opscore.models.policy import DispatchMode, Policy, Retention
 from opscore.models.query import AgentFilter, EventFilter, Page, SessionFilter, TaskFilter
 from opscore.models.replica import Replica
@@ -57,7 +59,14 @@ from opscore.models.report import (
     failure_code,
 )
 from opscore.models.session import SESSION_RESULTS_LIMIT, SessionStatus, WorkflowSession
-from opscore.models.task import Delivery, Task, TaskStatus, agent_lane, capability_lane
+from opscore.models.task import (
+    Delivery,
+    EarlyReports,
+    Task,
+    TaskStatus,
+    agent_lane,
+    capability_lane,
+)
 
 __all__ = [
     "BREAKER_THRESHOLD",
@@ -80,6 +89,8 @@ __all__ = [
     "Counts",
     "Delivery",
     "DispatchMode",
+    "EarlyReports",
+    "EntryKind",
     "Event",
     "EventFilter",
     "EventType",
@@ -96,6 +107,7 @@ __all__ = [
     "IdempotencyRecord",
     "LaneFacts",
     "MessageType",
+    "OpenEntry",
     "Outcome",
     "Page",
     "Policy",
@@ -124,6 +136,7 @@ __all__ = [
     "answers_for",
     "availability",
     "capability_lane",
+    "current_hold",
     "failure_code",
     "normalise_state",
     "slots",

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from opscore.models.open_entry import OpenEntry
+
 
 class StateWord(StrEnum):
     """What a reported state means, once capitals and synonyms are set aside."""
@@ -68,6 +70,7 @@ class HoldReason(StrEnum):
     REPORTED_INITIALIZING = "reported_initializing"
     NEVER_REPORTED = "never_reported"
     DELIVERY_FAILING = "delivery_failing"
+    UNSETTLED_ATTEMPT = "unsettled_attempt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,9 @@ class Agent:
     `agentkit_name` is the name under which AgentKit announced the agent, at `announced_at`; an
     operator's own registration has neither. After a restart AgentKit knows the same agent under
     a new id: the old one is `replaced_by` it, and is one of its `predecessors`, newest first.
+
+    `names_tasks` is None until the agent has reported about a task. `recent_reports` are the
+    digests of its newest reports, joined into one text.
     """
 
     id: str
@@ -125,12 +131,18 @@ class Agent:
     prefer_direct_until: datetime | None = None
     delivery_failures: int = 0
     missed_deadlines: int = 0
+    open_entries: tuple[OpenEntry, ...] = ()
+    names_tasks: bool | None = None
+    recent_reports: str = ""
     rev: int = 0
 
     @property
     def due_at(self) -> datetime | None:
-        """When the agent's hold ends by itself."""
-        return self.hold.until if self.hold else None
+        """When the first of the agent's holds ends by itself."""
+        moments = [entry.until for entry in self.open_entries if entry.holds]
+        if self.hold is not None and self.hold.until is not None:
+            moments.append(self.hold.until)
+        return min(moments, default=None)
 
 
 def answers_for(agent: Agent, agent_id: str | None) -> bool:
@@ -142,9 +154,22 @@ def answers_for(agent: Agent, agent_id: str | None) -> bool:
 BREAKER_THRESHOLD = 5
 
 
+def current_hold(agent: Agent) -> Hold | None:
+    """Return the hold to show: the agent's own, or that of its attempts without an outcome."""
+    if agent.hold is not None:
+        return agent.hold
+    holding = [entry for entry in agent.open_entries if entry.holds]
+    if not holding:
+        return None
+    since, until = min(one.since for one in holding), max(one.until for one in holding)
+    return Hold(HoldReason.UNSETTLED_ATTEMPT, since, until)
+
+
 def slots(agent: Agent) -> int:
     """How many tasks the agent may have in flight now."""
     if agent.standing is not Standing.REGISTERED or agent.hold is not None:
+        return 0
+    if any(entry.holds for entry in agent.open_entries):
         return 0
     return 1 if agent.delivery_failures >= BREAKER_THRESHOLD else agent.concurrency
 

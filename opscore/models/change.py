@@ -37,6 +37,7 @@ class Change:
     `may_ready` says that a task may have become ready: the dispatcher is woken after the write.
     `observation` is what the decision saw of AgentKit's forwards, if anything.
     `abandoned` are tasks taken from their agents, who are told to stop, as well as can be.
+    `uncounted` tells an agent in one sentence why its report moved no task.
     """
 
     agents: tuple[Agent, ...] = ()
@@ -50,3 +51,4 @@ class Change:
     may_ready: bool = False
     observation: ForwardObservation | None = None
     abandoned: tuple[Task, ...] = ()
+    uncounted: str | None = None

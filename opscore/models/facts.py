@@ -44,10 +44,11 @@ class RegistrationFacts:
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
-    """A session and all its tasks, oldest first."""
+    """A session, all its tasks, oldest first, and the agents that have one of them in flight."""
 
     session: WorkflowSession
     tasks: tuple[Task, ...] = ()
+    agents: tuple[Agent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

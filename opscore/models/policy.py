@@ -21,7 +21,10 @@ class Policy:
     probe_interval: timedelta = timedelta(minutes=10)
     assume_available: bool = True
     silence_threshold: timedelta | None = None
-    active_hold: timedelta = timedelta(seconds=300)
+    active_hold: timedelta = timedelta(seconds=60)
+    initializing_hold: timedelta = timedelta(seconds=300)
+    unsettled_grace: timedelta = timedelta(seconds=30)
+    echo_window: timedelta = timedelta(seconds=5)
     breaker_hold: timedelta = timedelta(seconds=30)
     lost_after_failed_deliveries: int = 8
     lost_after_missed_deadlines: int = 3

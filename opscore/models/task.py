@@ -41,6 +41,19 @@ class Delivery(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyReports:
+    """What an agent reported without an id before its attempt was accepted.
+
+    The acceptance decides what becomes of it: `state` and `details` are those of the report
+    that ends the work, if one came.
+    """
+
+    active_at: datetime | None = None
+    state: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """`attempt` counts claims and only rises; `retries` counts those the retry policy paid for.
 
@@ -84,8 +97,10 @@ class Task:
     run_deadline: datetime | None = None
     dispatched_at: datetime | None = None
     accepted_at: datetime | None = None
+    is_probe: bool = False
     active_at: datetime | None = None
     heartbeat_at: datetime | None = None
+    early: EarlyReports | None = None
     ended_at: datetime | None = None
     progress: Any = None
     result: Any = None

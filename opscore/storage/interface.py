@@ -105,7 +105,7 @@ class Storage(ABC):
 
     @abstractmethod
     async def session_facts(self, session_id: str) -> SessionFacts | None:
-        """The session and all its tasks, oldest first."""
+        """The session, all its tasks, oldest first, and the agents that have one in flight."""
 
     @abstractmethod
     async def apply(self, change: Change) -> None:

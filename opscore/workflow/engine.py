@@ -20,7 +20,6 @@ from opscore.models import (
     Event,
     EventType,
     ForwardObservation,
-    Forwards,
     IdempotencyRecord,
     Outcome,
     Policy,
@@ -342,7 +341,7 @@ class Engine:
             now=self.clock.now(),
             wall=self.clock.wall(),
             policy=self.policy,
-            forwards_proved=self.agentkit.forwards is Forwards.PROVED,
+            forwards=self.agentkit.forwards,
         )
 
     async def _learn(self, seen: ForwardObservation) -> None:

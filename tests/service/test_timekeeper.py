@@ -113,7 +113,7 @@ async def test_a_hold_ends_by_itself(build: Builder) -> None:
     await house.register()
     await house.lifecycle.set_state(StateReport("a1", "busy"))
     await house.trigger()
-    await house.pass_time(299, step=10)
+    await house.pass_time(59, step=10)
     assert courier.calls == []
     await house.pass_time(11)
     assert len(courier.calls) == 1

@@ -83,7 +83,7 @@ def test_an_agent_that_never_reported_may_be_left_alone() -> None:
     ("word", "hold"),
     [
         ("idle", None),
-        ("active", Hold(HoldReason.REPORTED_ACTIVE, NOW, at(300))),
+        ("active", Hold(HoldReason.REPORTED_ACTIVE, NOW, at(60))),
         ("error", Hold(HoldReason.REPORTED_ERROR, NOW)),
     ],
 )

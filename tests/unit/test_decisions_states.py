@@ -20,7 +20,7 @@ from opscore.models import (
     normalise_state,
 )
 from opscore.workflow.decisions import on_state_report
-from opscore.workflow.decisions.states import settle_time
+from opscore.workflow.decisions.report_times import settle_time
 from tests.builders import (
     AGENT,
     NOW,
@@ -165,9 +165,11 @@ def test_F41_an_old_report_leaves_the_state_and_counts_as_a_sign_of_life() -> No
 
 
 def test_F44_a_repeated_report_leaves_the_state() -> None:
-    who = agent(state=newest(-5))
+    first = decide(agent_facts(), report("idle", when=-5)).agents[0]
+    who = decide(agent_facts(agent=first), report("idle", when=-4)).agents[0]
     change = decide(agent_facts(agent=who), report("idle", when=-5), 2)
     assert change.agents[0].state == who.state
+    assert change.events[0].data["repeated"] is True
     assert change.agents[0].last_seen_at == at(2)
 
 
@@ -193,7 +195,7 @@ def held(reason: HoldReason, until: float | None = None, since: float = 0) -> Ho
     [
         ("idle", None),
         ("finished", None),
-        ("active", held(HoldReason.REPORTED_ACTIVE, 300)),
+        ("active", held(HoldReason.REPORTED_ACTIVE, 60)),
         ("initializing", held(HoldReason.REPORTED_INITIALIZING, 300)),
         ("error", held(HoldReason.REPORTED_ERROR)),
     ],
@@ -240,7 +242,7 @@ def test_work_in_flight_does_not_explain_leaving(word: str) -> None:
 def test_active_again_prolongs_the_hold_and_keeps_its_start() -> None:
     before = held(HoldReason.REPORTED_ACTIVE, 10, since=-290)
     change = decide(agent_facts(agent=agent(hold=before)), report("active"))
-    assert change.agents[0].hold == held(HoldReason.REPORTED_ACTIVE, 300, since=-290)
+    assert change.agents[0].hold == held(HoldReason.REPORTED_ACTIVE, 60, since=-290)
 
 
 def test_how_long_active_holds_can_be_set() -> None:
@@ -257,9 +259,30 @@ def test_F43_what_is_said_of_a_named_task_is_not_about_the_agent(
     assert decide(facts, report(word, taskId=ID)).agents[0].hold is None
 
 
-def test_what_is_said_of_a_task_that_nobody_knows_is_about_the_agent() -> None:
-    hold = decide(agent_facts(), report("error", taskId="no such task")).agents[0].hold
-    assert hold == held(HoldReason.REPORTED_ERROR)
+@pytest.mark.parametrize("before", [None, OLD])
+@pytest.mark.parametrize("word", ["active", "error", "idle"])
+def test_report_of_unknown_task_neither_holds_nor_releases_agent(
+    before: Hold | None, word: str
+) -> None:
+    facts = agent_facts(agent=agent(hold=before))
+    change = decide(facts, report(word, taskId="no such task"))
+    assert change.agents[0].hold == before
+    assert change.uncounted is not None
+    assert "No task has the id" in change.uncounted
+
+
+def test_repeated_active_holds_busy_agent_for_another_minute() -> None:
+    said = report("active", when=0)
+    busy = decide(agent_facts(), said).agents[0]
+    again = decide(agent_facts(agent=busy), said, 40).agents[0]
+    assert again.hold == held(HoldReason.REPORTED_ACTIVE, 100)
+
+
+def test_repeated_active_does_not_hold_agent_that_is_idle_by_now() -> None:
+    said = report("active", when=0)
+    busy = decide(agent_facts(), said).agents[0]
+    idle = decide(agent_facts(agent=busy), report("idle", when=1), 1).agents[0]
+    assert decide(agent_facts(agent=idle), said, 2).agents[0].hold is None
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,10 @@ class MemoryStorage(MemoryReplicas):
             session = self._records.sessions.get(session_id)
             if session is None:
                 return None
-            return SessionFacts(session, self._records.tasks_of(session_id))
+            tasks = self._records.tasks_of(session_id)
+            at_work = {task.agent_id for task in tasks if task.status.in_flight and task.agent_id}
+            agents = (self._records.agents.get(agent_id) for agent_id in sorted(at_work))
+            return SessionFacts(session, tasks, tuple(one for one in agents if one is not None))
 
     async def apply(self, change: Change) -> None:
         with self._lock:

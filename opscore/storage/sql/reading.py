@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from opscore.models import (
+    Agent,
     AgentFacts,
     Candidate,
     LaneFacts,
@@ -175,7 +176,13 @@ def session_facts(session_id: str) -> Program[SessionFacts | None]:
         return None
     tasks = [(load_task(row[0]), row[2]) for row in rows if row[1] is None]
     tasks.sort(key=lambda one: (one[0].created_at, one[1], one[0].id))
-    return SessionFacts(found, tuple(task for task, _ in tasks))
+    at_work = {task.agent_id for task, _ in tasks if task.status.in_flight and task.agent_id}
+    agents: list[Agent] = []
+    for agent_id in sorted(at_work):
+        rows = yield Fetch("SELECT id, doc FROM agents WHERE id = ?", (agent_id,))
+        read = readable("agents", rows, lambda row: load_agent(row[1]))
+        agents.extend(agent for _, agent in read)
+    return SessionFacts(found, tuple(task for task, _ in tasks), tuple(agents))
 
 
 def due(now: datetime, limit: int) -> Program[DueItems]:

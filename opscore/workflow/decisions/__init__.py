@@ -13,12 +13,8 @@ from opscore.workflow.decisions.deadlines import on_session_due, on_stranded, on
 from opscore.workflow.decisions.interventions import cancel_task, retry_session, retry_task_now
 from opscore.workflow.decisions.outcomes import on_outcome, run_deadline
 from opscore.workflow.decisions.repairs import repair_session, repair_task
-from opscore.workflow.decisions.reports import (
-    named_task,
-    on_heartbeat,
-    on_state_report,
-    on_task_result,
-)
+from opscore.workflow.decisions.report_contents import named_task
+from opscore.workflow.decisions.reports import on_heartbeat, on_state_report, on_task_result
 from opscore.workflow.decisions.sessions import cancel_session, start_session, update_session
 from opscore.workflow.decisions.steps import (
     enqueue_task,

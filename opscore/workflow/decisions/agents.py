@@ -21,6 +21,7 @@ from opscore.models import (
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.open_entries import still_open
 from opscore.workflow.decisions.states import take_early_report
 from opscore.workflow.decisions.succession import announcement, settle_name
 
@@ -250,10 +251,15 @@ def note_missed_deadline(draft: Draft, agent: Agent) -> None:
 
 
 def on_agent_due(agent: Agent, ctx: Context) -> Change:
-    """A hold ends by itself."""
-    draft = Draft(ctx)
-    if agent.due_at is not None and agent.due_at <= ctx.now and agent.hold is not None:
-        reason = agent.hold.reason.value
-        draft.agent(agent, hold=None)
-        draft.event(EventType.AGENT_RELEASED, agent_id=agent.id, reason=reason)
+    """End the holds whose time has come."""
+    draft = Draft(ctx, agent)
+    if agent.hold is not None and agent.hold.until is not None and agent.hold.until <= ctx.now:
+        reason = agent.hold.reason
+        agent = draft.agent(agent, hold=None)
+        draft.event(EventType.AGENT_RELEASED, agent_id=agent.id, reason=reason.value)
+    if any(entry.holds and entry.until <= ctx.now for entry in agent.open_entries):
+        agent = draft.agent(agent, open_entries=still_open(agent.open_entries, ctx.now))
+        if not any(entry.holds for entry in agent.open_entries):
+            reason = HoldReason.UNSETTLED_ATTEMPT
+            draft.event(EventType.AGENT_RELEASED, agent_id=agent.id, reason=reason.value)
     return draft.change()

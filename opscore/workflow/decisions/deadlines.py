@@ -17,9 +17,9 @@ from opscore.models import (
 )
 from opscore.workflow.decisions.agents import note_missed_deadline
 from opscore.workflow.decisions.context import Context
-from opscore.workflow.decisions.direct import can_go_direct, forwards_reach, go_direct
+from opscore.workflow.decisions.direct import can_go_direct, go_direct
 from opscore.workflow.decisions.draft import Draft
-from opscore.workflow.decisions.outcomes import run_deadline
+from opscore.workflow.decisions.outcomes import accept_attempt
 from opscore.workflow.decisions.steps import (
     cancel_tasks,
     enqueue_task,
@@ -31,7 +31,7 @@ from opscore.workflow.retry import pause_after_lost_lease
 
 def on_task_due(facts: TaskFacts, ctx: Context) -> Change:
     """Whatever of the task's timers has passed; nothing if none has."""
-    draft = Draft(ctx)
+    draft = Draft(ctx, facts.agent)
     task = facts.task
     if task.status.waiting:
         _wake_or_give_up(draft, facts)
@@ -83,16 +83,14 @@ def _agent_is_to_blame(facts: TaskFacts, ctx: Context) -> bool:
     """Silence proves nothing against an agent that perhaps was never given the task."""
     task = facts.task
     is_given = task.via is Delivery.DIRECT or task.active_at is not None
-    return is_given or forwards_reach(facts.agent, ctx)
+    return is_given or ctx.forwards_reach(facts.agent)
 
 
 def _lose_lease(draft: Draft, facts: TaskFacts) -> None:
     """The dispatcher that had the task is gone. Whether the message got out is not known."""
     task = facts.task
-    if task.status is TaskStatus.RUNNING:
-        step = facts.session.definition.task(task.step_id)
-        deadline = run_deadline(task, step, draft.ctx.policy)
-        draft.task(task, lease_until=None, accepted_at=draft.ctx.now, run_deadline=deadline)
+    if task.status is TaskStatus.RUNNING or task.early is not None:
+        accept_attempt(draft, facts, task)
         return
     lost = task.lost_leases + 1
     if lost >= draft.ctx.policy.lost_leases_limit:
@@ -107,7 +105,7 @@ def _lose_lease(draft: Draft, facts: TaskFacts) -> None:
 
 
 def on_session_due(facts: SessionFacts, ctx: Context) -> Change:
-    draft = Draft(ctx)
+    draft = Draft(ctx, *facts.agents)
     session = facts.session
     if not session.status.ended and _passed(session.deadline_at, ctx):
         cancel_tasks(draft, facts.tasks, "the session's deadline passed")
@@ -124,7 +122,7 @@ def on_session_due(facts: SessionFacts, ctx: Context) -> Change:
 
 def on_stranded(facts: TaskFacts, wanted: Agent | None, ctx: Context) -> Change:
     """The only agent that could do the task was deregistered, unless it is back by now."""
-    draft = Draft(ctx)
+    draft = Draft(ctx, facts.agent)
     is_gone = wanted is not None and wanted.standing is Standing.DEREGISTERED
     if is_gone and facts.task.status.waiting and facts.task.wanted_agent is not None:
         message = "The agent that the task was for was deregistered."

@@ -37,8 +37,3 @@ def go_direct(draft: Draft, facts: TaskFacts, failure: Failure, **changes: Any) 
         preferred_agent=facts.task.agent_id,
         **changes,
     )
-
-
-def forwards_reach(agent: Agent | None, ctx: Context) -> bool:
-    """Whether AgentKit is known to deliver what it accepts for the agent."""
-    return ctx.forwards_proved and (agent is None or agent.prefer_direct_until is None)

@@ -24,8 +24,10 @@ from opscore.workflow.decisions.transitions import check_session, check_task
 class Draft:
     """Lives within one decision. Each record's `rev` rises once, however often it is updated."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, *agents: Agent | None) -> None:
+        """`agents` are those that the facts hold; a decision may change each of them."""
         self.ctx = ctx
+        self._known = {agent.id: agent for agent in agents if agent is not None}
         self._agents: dict[str, Agent] = {}
         self._sessions: dict[str, WorkflowSession] = {}
         self._tasks: dict[str, Task] = {}
@@ -36,6 +38,7 @@ class Draft:
         self._follow_ups: deque[Callable[[], None]] = deque()
         self._may_ready = False
         self.observation: ForwardObservation | None = None
+        self.uncounted: str | None = None
 
     def agent(self, agent: Agent, **changes: Any) -> Agent:
         updated = evolve(agent, rev=self._next_rev(agent.id, agent.rev), **changes)
@@ -70,6 +73,12 @@ class Draft:
     def reopen(self, session: WorkflowSession, task: Task) -> None:
         """Allow this ended session and its ended task to go on."""
         self._reopened |= {session.id, task.id}
+
+    def agent_by_id(self, agent_id: str | None) -> Agent | None:
+        """The agent as this draft has it, None if the facts do not hold it."""
+        if agent_id is None:
+            return None
+        return self._agents.get(agent_id, self._known.get(agent_id))
 
     def abandon(self, task: Task) -> None:
         """The task, as it was in flight, is taken from its agent."""
@@ -120,6 +129,7 @@ class Draft:
             may_ready=self._may_ready,
             observation=self.observation,
             abandoned=tuple(self._abandoned),
+            uncounted=self.uncounted,
         )
 
     def _next_rev(self, record_id: str, rev: int) -> int:

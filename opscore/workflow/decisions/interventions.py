@@ -19,6 +19,7 @@ from opscore.models import (
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.open_entries import take_back
 from opscore.workflow.decisions.sessions import session_deadline
 from opscore.workflow.decisions.steps import (
     enqueue_task,
@@ -45,7 +46,7 @@ def retry_task_now(facts: TaskFacts, attempt: int | None, ctx: Context) -> Chang
     A task that its session failed at reopens the session. With `attempt` the retry is refused
     once the task has moved on to another attempt.
     """
-    draft = Draft(ctx)
+    draft = Draft(ctx, facts.agent)
     task, session = facts.task, facts.session
     if attempt is not None and attempt != task.attempt:
         raise ConflictError(f"The task is at attempt {task.attempt} now; read it again first.")
@@ -57,7 +58,7 @@ def retry_task_now(facts: TaskFacts, attempt: int | None, ctx: Context) -> Chang
             "what it waits for."
         )
     elif task.status.in_flight:
-        draft.abandon(task)
+        take_back(draft, task)
         _begin_again(draft, task, session, error=_TAKEN_BACK)
     else:
         _begin_again(draft, task, session)
@@ -170,14 +171,14 @@ def _begin_again(draft: Draft, task: Task, session: WorkflowSession, **changes: 
 
 def cancel_task(facts: TaskFacts, reason: str, ctx: Context) -> Change:
     """End the task as failed; its fallback or the end of its session follows."""
-    draft = Draft(ctx)
+    draft = Draft(ctx, facts.agent)
     task = facts.task
     if task.status.ended:
         if (task.error or {}).get("code") != FailureCode.CANCELLED:
             raise ConflictError(f"The task has ended already; it is {task.status.value}.")
         return draft.change()
     if task.status.in_flight:
-        draft.abandon(task)
+        take_back(draft, task)
     message = f"An operator cancelled the task: {reason}"
     failure = Failure(FailureCode.CANCELLED, message, terminal=True)
     handle_task_failure(draft, task, facts.session, failure)

@@ -5,10 +5,12 @@ from datetime import datetime, timedelta
 
 from opscore.models import (
     Accepted,
+    Agent,
     Answered,
     Change,
     Delivery,
     DispatchMode,
+    EntryKind,
     EventType,
     Failure,
     FailureCode,
@@ -29,8 +31,10 @@ from opscore.workflow.decisions.agents import (
     note_delivery_failure,
 )
 from opscore.workflow.decisions.context import Context
-from opscore.workflow.decisions.direct import can_go_direct, forwards_reach, go_direct
+from opscore.workflow.decisions.direct import can_go_direct, go_direct
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.open_entries import expect_echo, holding
+from opscore.workflow.decisions.reports import apply_early_reports
 from opscore.workflow.decisions.signs_of_life import note_sign_of_life
 from opscore.workflow.decisions.steps import (
     complete_task,
@@ -72,21 +76,20 @@ def on_outcome(
     probe: bool = False,
 ) -> Change:
     """`attempt` and `owner` fence: if the task has moved on, the outcome changes nothing."""
-    draft = Draft(ctx)
+    draft = Draft(ctx, facts.agent)
     task = facts.task
     if task.attempt != attempt or task.owner != owner or not task.status.in_flight:
         _note_overtaken(draft, task, attempt, outcome)
         return draft.change()
-    sent_directly = task.sent_directly or via is Delivery.DIRECT
-    task = replace(task, via=via, sent_directly=sent_directly)
+    task = _as_sent(task, via, facts.agent, ctx)
     match outcome:
         case Accepted(unclear):
-            _accept(draft, facts, task)
+            accept_attempt(draft, facts, task)
             if unclear is not None:
                 draft.task_event(EventType.TASK_ANSWER_UNCLEAR, task, message=unclear)
         case Answered(result):
             _note_delivered(draft, facts, task)
-            _note_answer(draft, facts)
+            _note_answer(draft, task)
             if via is Delivery.DIRECT:
                 note_sign_of_life(draft, replace(task, accepted_at=ctx.now), facts.agent)
             complete_task(draft, task, facts.session, result)
@@ -95,9 +98,28 @@ def on_outcome(
     return draft.change()
 
 
+def _as_sent(task: Task, via: Delivery, agent: Agent | None, ctx: Context) -> Task:
+    """The task with what its message's channel says of it.
+
+    A message that tries again whether AgentKit delivers is a probe: it may well not arrive, so
+    what the agent reported meanwhile without an id was about something else.
+    """
+    is_workflow_task = task.message_type is MessageType.WORKFLOW_TASK
+    is_probe = via is Delivery.AGENTKIT and is_workflow_task and ctx.forwards_miss(agent)
+    return replace(
+        task,
+        via=via,
+        sent_directly=task.sent_directly or via is Delivery.DIRECT,
+        is_probe=is_probe,
+        early=None if is_probe else task.early,
+    )
+
+
 def _note_overtaken(draft: Draft, task: Task, attempt: int, outcome: Outcome) -> None:
-    """Only what would have ended the task is worth a record."""
+    """Record an answer that would have ended the task; its agent may echo it all the same."""
     if isinstance(outcome, Answered):
+        if attempt == task.attempt:
+            expect_echo(draft, task, EntryKind.ANSWERED)
         draft.event(
             EventType.TASK_LATE,
             agent_id=task.agent_id,
@@ -110,9 +132,11 @@ def _note_overtaken(draft: Draft, task: Task, attempt: int, outcome: Outcome) ->
         )
 
 
-def _accept(draft: Draft, facts: TaskFacts, task: Task) -> None:
+def accept_attempt(draft: Draft, facts: TaskFacts, task: Task) -> None:
+    """Store that the message was taken, and decide what was reported before that."""
     step = facts.session.definition.task(task.step_id)
-    alive = task.active_at is not None
+    early = task.early.active_at if task.early else None
+    alive = task.active_at is not None or early is not None
     task = draft.task(
         task,
         accepted_at=draft.ctx.now,
@@ -124,7 +148,8 @@ def _accept(draft: Draft, facts: TaskFacts, task: Task) -> None:
     if alive:
         note_sign_of_life(draft, task, facts.agent)
     _note_delivered(draft, facts, task)
-    _session_runs(draft, facts.session)
+    session = _session_runs(draft, facts.session)
+    apply_early_reports(draft, task, session)
 
 
 def _start_deadline(facts: TaskFacts, task: Task, ctx: Context) -> datetime | None:
@@ -136,17 +161,18 @@ def _start_deadline(facts: TaskFacts, task: Task, ctx: Context) -> datetime | No
     step = facts.session.definition.task(task.step_id)
     if step.start_timeout is not None:
         return ctx.now + step.start_timeout if step.start_timeout else None
-    is_sure = ctx.policy.mode is DispatchMode.AUTO and forwards_reach(facts.agent, ctx)
+    is_sure = ctx.policy.mode is DispatchMode.AUTO and ctx.forwards_reach(facts.agent)
     limit = ctx.policy.start_timeout
     if task.via is not Delivery.AGENTKIT or is_sure or not limit:
         return None
     return ctx.now + min(limit, (step.timeout or ctx.policy.run_timeout) / 2)
 
 
-def _session_runs(draft: Draft, session: WorkflowSession) -> None:
-    if session.status in (SessionStatus.PENDING, SessionStatus.WAITING):
-        started_at = session.started_at or draft.ctx.now
-        draft.session(session, status=SessionStatus.RUNNING, started_at=started_at)
+def _session_runs(draft: Draft, session: WorkflowSession) -> WorkflowSession:
+    if session.status not in (SessionStatus.PENDING, SessionStatus.WAITING):
+        return session
+    started_at = session.started_at or draft.ctx.now
+    return draft.session(session, status=SessionStatus.RUNNING, started_at=started_at)
 
 
 def _note_delivered(draft: Draft, facts: TaskFacts, task: Task) -> None:
@@ -156,23 +182,26 @@ def _note_delivered(draft: Draft, facts: TaskFacts, task: Task) -> None:
         note_delivery(draft, facts.agent)
 
 
-def _note_answer(draft: Draft, facts: TaskFacts) -> None:
-    """An agent that answered a task is alive, and counts as available again."""
-    if facts.agent is None:
+def _note_answer(draft: Draft, task: Task) -> None:
+    """An agent that answered a task is alive, counts as available again, and may echo."""
+    if task.via is Delivery.DIRECT:
+        expect_echo(draft, task, EntryKind.ANSWERED)
+    agent = draft.agent_by_id(task.agent_id)
+    if agent is None:
         return
-    agent = draft.latest(facts.agent)
     says_busy = agent.hold is not None and agent.hold.reason is HoldReason.REPORTED_ACTIVE
     draft.agent(
         agent,
         last_seen_at=draft.ctx.now,
         missed_deadlines=0,
         hold=None if says_busy else agent.hold,
+        open_entries=holding(agent.open_entries, agent.names_tasks),
     )
 
 
 def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure, probe: bool) -> None:
     if _outlived_doubt(task, failure):
-        _accept(draft, facts, task)
+        accept_attempt(draft, facts, task)
         return
     if task.via is Delivery.DIRECT:
         if facts.agent is not None:
@@ -203,7 +232,8 @@ def _turn_from_agentkit(draft: Draft, facts: TaskFacts, task: Task, failure: Fai
 
 def _outlived_doubt(task: Task, failure: Failure) -> bool:
     """The answer got lost, but the agent has reported that it works on the task."""
-    return failure.code is FailureCode.OUTCOME_UNKNOWN and task.status is TaskStatus.RUNNING
+    has_begun = task.status is TaskStatus.RUNNING or task.early is not None
+    return failure.code is FailureCode.OUTCOME_UNKNOWN and has_begun
 
 
 def _timed_out(facts: TaskFacts, task: Task, failure: Failure, ctx: Context) -> Failure:

@@ -30,7 +30,7 @@ _INTERRUPTED = {
 
 def repair_task(facts: TaskFacts, ctx: Context) -> Change:
     """Give an unfinished task back the end or the timer that it lacks."""
-    draft = Draft(ctx)
+    draft = Draft(ctx, facts.agent)
     task, session = facts.task, facts.session
     if task.status.ended:
         return draft.change()
@@ -67,7 +67,7 @@ def _end_outlived(draft: Draft, task: Task) -> None:
 
 def repair_session(facts: SessionFacts, ctx: Context) -> Change:
     """A session goes on exactly as long as one of its tasks does."""
-    draft = Draft(ctx)
+    draft = Draft(ctx, *facts.agents)
     unfinished = [task for task in facts.tasks if not task.status.ended]
     if facts.session.status.ended:
         for task in unfinished:

@@ -65,7 +65,7 @@ def session_deadline(definition: WorkflowDefinition, now: datetime) -> datetime 
 
 
 def cancel_session(facts: SessionFacts, reason: str, ctx: Context) -> Change:
-    draft = Draft(ctx)
+    draft = Draft(ctx, *facts.agents)
     if not facts.session.status.ended:
         cancel_tasks(draft, facts.tasks, reason)
         session = draft.session(

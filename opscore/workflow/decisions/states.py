@@ -1,7 +1,6 @@
 """What a state report says of its agent: the state itself, its time, and whether to give work."""
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from opscore.models import (
@@ -14,57 +13,21 @@ from opscore.models import (
     Standing,
     StateReport,
     StateWord,
-    Task,
     normalise_state,
 )
+from opscore.workflow.decisions.attribution import Attribution, Effect, attribute
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """A report's time, made comparable.
-
-    Out of order: older than the agent's newest, but near. Repeated: it is the newest once more.
-    """
-
-    timestamp: datetime
-    corrected: bool = False
-    out_of_order: bool = False
-    repeated: bool = False
-
-
-def settle_time(agent: Agent, report: StateReport, ctx: Context) -> Settled:
-    """Trust the agent's clock within limits; beyond them the receive time replaces it."""
-    if report.timestamp is None:
-        return Settled(ctx.wall)
-    said = report.timestamp
-    newest = agent.state.timestamp if agent.state else None
-    if said > ctx.wall + ctx.policy.clock_ahead_limit:
-        return Settled(ctx.wall, corrected=True)
-    if said < (newest or ctx.wall) - ctx.policy.out_of_order_window:
-        return Settled(ctx.wall, corrected=True)
-    return Settled(
-        said.astimezone(UTC),
-        out_of_order=newest is not None and said < newest,
-        repeated=agent.state is not None and _is_same(agent.state, report),
-    )
-
-
-def _is_same(newest: AgentState, report: StateReport) -> bool:
-    return (
-        newest.timestamp == report.timestamp
-        and newest.state == report.state
-        and newest.details == report.details
-    )
+from opscore.workflow.decisions.open_entries import holding
+from opscore.workflow.decisions.report_contents import remember
+from opscore.workflow.decisions.report_times import ReportTime, settle_time
 
 
 def record_state(
-    draft: Draft, facts: AgentFacts, report: StateReport, settled: Settled, task: Task | None
+    draft: Draft, facts: AgentFacts, report: StateReport, when: ReportTime, taken: Attribution
 ) -> None:
     """Keep the report in the history and, if it is news, as the agent's state."""
     agent = facts.agent
-    word = normalise_state(report.state)
     changes: dict[str, Any] = {"last_seen_at": draft.ctx.now, "missed_deadlines": 0}
     if agent.standing is Standing.LOST:
         changes |= {
@@ -74,62 +37,109 @@ def record_state(
             "delivery_failures": 0,
         }
         draft.event(EventType.AGENT_RETURNED, agent_id=agent.id)
-    if not settled.out_of_order and not settled.repeated:
-        changes["state"] = _state(draft, report, word, settled)
-        # What is said of a named task speaks of that task, even when it is too late to count.
-        is_of_task = facts.named is not None
-        has_work = task is not None or bool(facts.in_flight) or is_of_task
-        changes["hold"] = _hold(agent, word, has_work, draft.ctx)
+    changes |= _remembered(agent, report, when, taken)
+    word = normalise_state(report.state)
+    if when.repeated:
+        changes["hold"] = _hold_of_repeated(agent, word, draft.ctx)
+    elif not when.out_of_order:
+        changes["state"] = _state(draft, report, word, when)
+        changes["hold"] = _hold_of(facts, word, taken, draft.ctx)
     draft.agent(draft.latest(agent), **changes)
+    task = taken.subject.task if taken.subject else None
     draft.event(
         EventType.AGENT_STATE,
         agent_id=agent.id,
         session_id=task.session_id if task else None,
         task_id=task.id if task else None,
-        **_history(draft, report, word, settled),
+        **_history(draft, report, word, when, taken),
     )
+
+
+def _remembered(
+    agent: Agent, report: StateReport, when: ReportTime, taken: Attribution
+) -> dict[str, Any]:
+    """What the agent's record learns from the report besides the state."""
+    names = agent.names_tasks
+    if taken.by_id and (taken.subject or taken.late):
+        names = True
+    elif taken.effect in (Effect.COMPLETE, Effect.FAIL) or taken.entry is not None:
+        names = False
+    entries = taken.open_entries
+    if names is not None and entries:
+        entries = holding(entries, names)
+    changes: dict[str, Any] = {}
+    if names is not agent.names_tasks:
+        changes["names_tasks"] = names
+    if entries != agent.open_entries:
+        changes["open_entries"] = entries
+    if not when.repeated:
+        changes["recent_reports"] = remember(report, agent.recent_reports)
+    return changes
+
+
+def _hold_of(facts: AgentFacts, word: StateWord, taken: Attribution, ctx: Context) -> Hold | None:
+    """A report that names an unknown task is history: it neither holds nor releases the agent."""
+    if taken.by_id and facts.named is None:
+        return facts.agent.hold
+    # A report about a known task speaks of that task, even when it is too late to count.
+    explained = taken.subject or taken.entry or facts.in_flight or facts.named
+    return _hold(facts.agent, word, bool(explained), ctx)
+
+
+def _hold_of_repeated(agent: Agent, word: StateWord, ctx: Context) -> Hold | None:
+    """`active` once more holds a busy agent for longer, though nothing else in it is new."""
+    hold = agent.hold
+    if hold is None or word is not StateWord.ACTIVE:
+        return hold
+    if hold.reason is not HoldReason.REPORTED_ACTIVE:
+        return hold
+    return _hold(agent, word, has_work=False, ctx=ctx)
 
 
 def take_early_report(draft: Draft, agent: Agent, report: StateReport) -> None:
     """A report that came before the registration counts as soon as the agent is known."""
-    settled = settle_time(agent, report, draft.ctx)
-    record_state(draft, AgentFacts(agent), report, settled, None)
+    facts = AgentFacts(agent)
+    when = settle_time(agent, report, draft.ctx)
+    record_state(draft, facts, report, when, attribute(facts, report, when, draft.ctx))
 
 
-def _state(draft: Draft, report: StateReport, word: StateWord, settled: Settled) -> AgentState:
+def _state(draft: Draft, report: StateReport, word: StateWord, when: ReportTime) -> AgentState:
     return AgentState(
         state=report.state,
         word=word,
         details=report.details,
-        timestamp=settled.timestamp,
+        timestamp=when.timestamp,
         received_at=draft.ctx.wall,
-        clock_corrected=settled.corrected,
+        clock_corrected=when.corrected,
     )
 
 
 def _history(
-    draft: Draft, report: StateReport, word: StateWord, settled: Settled
+    draft: Draft, report: StateReport, word: StateWord, when: ReportTime, taken: Attribution
 ) -> dict[str, Any]:
     data: dict[str, Any] = {
         "state": report.state,
         "word": word.value,
-        "timestamp": settled.timestamp.isoformat(),
+        "timestamp": when.timestamp.isoformat(),
     }
     if report.size > draft.ctx.policy.history_details_limit:
         data["detailsOmitted"] = True
     else:
         data["details"] = report.details
-    if settled.corrected:
+    if when.corrected:
         data["clockCorrected"] = True
-    if settled.out_of_order:
+    if when.out_of_order:
         data["outOfOrder"] = True
-    if settled.repeated:
+    if when.repeated:
         data["repeated"] = True
+    if taken.entry is not None:
+        data["takenFor"] = taken.entry.kind.value
+        data["takenForTask"] = taken.entry.task_id
     return data
 
 
 def _hold(agent: Agent, word: StateWord, has_work: bool, ctx: Context) -> Hold | None:
-    """Whether the agent, by its own word, should be left alone. Its work may explain the word."""
+    """Return the hold that the agent's own word asks for. Its work may explain the word."""
     match word:
         case StateWord.IDLE | StateWord.FINISHED:
             return None
@@ -138,7 +148,10 @@ def _hold(agent: Agent, word: StateWord, has_work: bool, ctx: Context) -> Hold |
             reason, until = HoldReason.REPORTED_ACTIVE, ctx.now + ctx.policy.active_hold
             return None if has_work else _held(agent, reason, ctx, until)
         case StateWord.INITIALIZING:
-            reason, until = HoldReason.REPORTED_INITIALIZING, ctx.now + ctx.policy.active_hold
+            reason, until = (
+                HoldReason.REPORTED_INITIALIZING,
+                ctx.now + ctx.policy.initializing_hold,
+            )
             return _held(agent, reason, ctx, until)
         case StateWord.ERROR:
             return None if has_work else _held(agent, HoldReason.REPORTED_ERROR, ctx)

@@ -23,6 +23,12 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.open_entries import (
+    WITHOUT_OUTCOME,
+    leave_unsettled,
+    take_back,
+    tell_to_stop,
+)
 from opscore.workflow.references import UnresolvedReferenceError, resolve
 from opscore.workflow.retry import may_retry, retry_delay
 
@@ -32,6 +38,7 @@ _OUT_OF_FLIGHT: dict[str, Any] = {
     "start_deadline": None,
     "run_deadline": None,
     "delayed_until": None,
+    "early": None,
 }
 _RESULTS_TOO_LARGE = {
     "code": "results_too_large",
@@ -43,6 +50,7 @@ _NOT_BEGUN: dict[str, Any] = {
     "accepted_at": None,
     "active_at": None,
     "heartbeat_at": None,
+    "is_probe": False,
 }
 
 _TIMEOUTS = frozenset(
@@ -236,6 +244,7 @@ def handle_task_failure(
 ) -> None:
     """One attempt failed: try again, fall back, or end the session."""
     draft.task_event(EventType.TASK_ATTEMPT_FAILED, task, **_described(draft, failure))
+    _leave_unsettled(draft, task, failure)
     step = session.definition.task(task.step_id)
     if may_retry(step.retry, task, failure):
         retry_task(draft, task, session, failure)
@@ -243,6 +252,11 @@ def handle_task_failure(
         fallback_task(draft, task, session, failure)
     else:
         _fail_task(draft, task, session, failure)
+
+
+def _leave_unsettled(draft: Draft, task: Task, failure: Failure) -> None:
+    if task.status.in_flight and failure.code in WITHOUT_OUTCOME:
+        leave_unsettled(draft, task, failure.code)
 
 
 def _may_fall_back(step: TaskDefinition, task: Task, failure: Failure) -> bool:
@@ -283,6 +297,7 @@ def requeue(
     """The attempt came to nothing, but that costs no retry: the task waits for an agent again."""
     task = facts.task
     draft.task_event(EventType.TASK_ATTEMPT_FAILED, task, **_described(draft, failure))
+    _leave_unsettled(draft, task, failure)
     if pause:
         schedule_task(draft, task, draft.ctx.now + pause, error=describe(failure), **changes)
     else:
@@ -344,7 +359,7 @@ def fail_session(
 def _end_failed(draft: Draft, task: Task, failure: Failure) -> None:
     timed_out = failure.code in _TIMEOUTS
     if timed_out and task.status.in_flight:
-        draft.abandon(task)
+        tell_to_stop(draft, task)
     ended = draft.task(
         task,
         **_OUT_OF_FLIGHT,
@@ -385,12 +400,12 @@ def cancel_tasks(draft: Draft, tasks: tuple[Task, ...], reason: str) -> None:
     for task in tasks:
         if task.status.ended:
             continue
-        if task.status.in_flight:
-            draft.abandon(task)
         cancelled = draft.task(
             task, **_OUT_OF_FLIGHT, status=TaskStatus.CANCELLED, ended_at=draft.ctx.now
         )
         draft.task_event(EventType.TASK_CANCELLED, cancelled, reason=reason)
+        if task.status.in_flight:
+            take_back(draft, task)
 
 
 def set_session_waiting(draft: Draft, session: WorkflowSession) -> WorkflowSession:

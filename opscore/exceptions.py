@@ -168,6 +168,18 @@ class TooManyRequestsError(OpsCoreError):
     title = "Too many requests"
 
 
+class HeadersTooLargeError(OpsCoreError):
+    code = "headers_too_large"
+    status = 431
+    title = "Request headers too large"
+
+
+class UnsupportedTransferCodingError(OpsCoreError):
+    code = "unsupported_transfer_coding"
+    status = 501
+    title = "Transfer coding not supported"
+
+
 # --- the service cannot, for now -------------------------------------------------------------
 
 

@@ -1,11 +1,20 @@
 """The HTTP API. `uvicorn opscore.api:app` serves it; importing it does nothing."""
 
+import logging
 import os
 import sys
 from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
+
+logger = logging.getLogger(__name__)
+
+_UNGUARDED = (
+    "This server was not started by 'opscore serve': it bounds neither connections nor the time "
+    "for headers and for reading answers, and does not drain on SIGTERM; start it with 'opscore "
+    "serve', or keep it behind a proxy that bounds them."
+)
 
 
 @cache
@@ -20,10 +29,12 @@ def _app() -> FastAPI:
     try:
         crash_points.arm(os.environ.get(crash_points.VARIABLE))
         settings = load_settings()
-        return create_app(settings, log=configure_logging(settings))
+        app = create_app(settings, log=configure_logging(settings))
     except ConfigurationError as error:
         print(error.detail, file=sys.stderr)
         raise SystemExit(2) from error
+    logger.warning(_UNGUARDED)
+    return app
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ from opscore.api import (
 )
 from opscore.api.core import Core, open_core
 from opscore.api.dependencies import known_query
-from opscore.api.docs import PUBLIC_PATHS, PUBLIC_PREFIXES, install_docs
+from opscore.api.docs import PAGES, PUBLIC_PATHS, PUBLIC_PREFIXES, docs_headers, install_docs
 from opscore.api.errors import install_error_handlers
 from opscore.api.keys import with_api_key
 from opscore.api.refusal import note_refusal
@@ -126,7 +126,12 @@ def _layers(settings: Settings, log: LogPipeline | None) -> list[Middleware]:
     """What every request passes, from outside in."""
     key = settings.api_key.get_secret_value() if settings.api_key else ""
     return [
-        Middleware(RequestContext, access_log=log if _logs_access(settings) else None),
+        Middleware(
+            RequestContext,
+            access_log=log if _logs_access(settings) else None,
+            pages=(PAGES,),
+            page_headers=docs_headers(),
+        ),
         Middleware(
             ApiKeyGate,
             keys=(key,),

@@ -68,3 +68,8 @@ IdempotencyKey = Annotated[
         description="The same key with the same request gives the same session for a day.",
     ),
 ]
+
+
+def has_key(request: Request) -> bool:
+    """Return whether the request carried the API key, on routes that do not require it."""
+    return "principal" in request.scope.get("state", {})

@@ -15,9 +15,11 @@ from opscore.api import error_page, states
 from opscore.api.problems import ProblemView
 from opscore.api.schemas import AgentDetails, StateIn
 from opscore.api.views import MessageView
+from opscore.middleware.security_headers import RawHeaders, page_headers
 
-ASSETS = "/docs/assets"
-PUBLIC_PATHS = frozenset({"/docs", error_page.PATH, "/openapi.json"})
+PAGES = "/docs"
+ASSETS = f"{PAGES}/assets"
+PUBLIC_PATHS = frozenset({PAGES, error_page.PATH, "/openapi.json"})
 PUBLIC_PREFIXES = (f"{ASSETS}/",)
 NO_KEY = ("/health", "/v1/opscore/internal/")
 
@@ -29,21 +31,30 @@ def install_docs(app: FastAPI) -> None:
     app.mount(ASSETS, StaticFiles(directory=folder), name="docs-assets")
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way
 
-    @app.get("/docs", include_in_schema=False)
+    @app.get(PAGES, include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="Ops-Core API",
-            swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
-            swagger_css_url=f"{ASSETS}/swagger-ui.css",
-            swagger_favicon_url=f"{ASSETS}/favicon.png",
-            # The page would otherwise ask a validator on the internet for a badge.
-            swagger_ui_parameters={"validatorUrl": None},
-        )
+        return _swagger_page()
 
     @app.get(error_page.PATH, include_in_schema=False)
     async def errors() -> HTMLResponse:
         return HTMLResponse(error_page.error_page())
+
+
+def docs_headers() -> RawHeaders:
+    """Return the security headers of the pages, which name their inline scripts and styles."""
+    return page_headers(bytes(_swagger_page().body).decode(), error_page.error_page())
+
+
+def _swagger_page() -> HTMLResponse:
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Ops-Core API",
+        swagger_js_url=f"{ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{ASSETS}/favicon.png",
+        # The page would otherwise ask a validator on the internet for a badge.
+        swagger_ui_parameters={"validatorUrl": None},
+    )
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

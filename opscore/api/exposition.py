@@ -1,10 +1,14 @@
 """What there is and what this process has done, as Prometheus reads it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    choose_encoder,
+    generate_latest,
+)
 from prometheus_client.registry import Collector
 
 from opscore import __version__
@@ -29,8 +33,16 @@ class _Given(Collector):
 
 def exposition(core: Core, seen: Observation, accept: str) -> tuple[bytes, str]:
     """The text and its media type, in the best form that is accepted."""
-    encode, media_type = choose_encoder(accept)
+    encode, media_type = _encoder(accept)
     return encode(_Given([*_families(core, seen), *_PROCESS.collect()])), media_type
+
+
+def _encoder(accept: str) -> tuple[Callable[[Collector], bytes], str]:
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        # The library trips over versions that are no numbers.
+        return generate_latest, CONTENT_TYPE_PLAIN_0_0_4
 
 
 def _families(core: Core, seen: Observation) -> Iterator[Metric]:

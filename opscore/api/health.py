@@ -2,11 +2,11 @@
 
 from datetime import datetime, timedelta
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from opscore import __version__
 from opscore.api.core import Core
-from opscore.api.dependencies import CoreDep
+from opscore.api.dependencies import CoreDep, has_key
 from opscore.api.observation import Observation, observe
 from opscore.api.views import View
 from opscore.models import Counts, DispatchMode, Forwards, Replica
@@ -41,10 +41,13 @@ class ForwardsView(View):
 
 
 class ReplicaView(View):
-    """A process on the same storage. Leases name it by its id."""
+    """A process on the same storage. Leases name it by its id.
+
+    `host` is told only to callers with the API key.
+    """
 
     id: str
-    host: str
+    host: str | None
     version: str
     started_at: datetime
     heartbeat_age_seconds: float
@@ -88,12 +91,15 @@ async def live() -> AliveView:
 
 
 @router.get("/health/ready", responses={503: {"description": "Not ready.", "model": ReadyView}})
-async def ready(core: CoreDep, response: Response) -> ReadyView:
-    """Whether the service should be sent requests, and what it knows of its surroundings."""
+async def ready(core: CoreDep, request: Request, response: Response) -> ReadyView:
+    """Whether the service should be sent requests, and what it knows of its surroundings.
+
+    Hosts and addresses are named only to callers with the API key.
+    """
     seen = await observe(core)
     if seen.reasons:
         response.status_code = 503
-    return _readiness(core, seen)
+    return _readiness(core, seen, has_key(request))
 
 
 def _storage(core: Core) -> StorageView:
@@ -106,11 +112,11 @@ def _storage(core: Core) -> StorageView:
     return StorageView(kind=core.settings.storage_kind, durable=durable, note=note)
 
 
-def _shown(replica: Replica, core: Core) -> ReplicaView:
+def _shown(replica: Replica, core: Core, named: bool) -> ReplicaView:
     age = max(timedelta(), core.clock.now() - replica.beat_at)
     return ReplicaView(
         id=replica.id,
-        host=replica.host,
+        host=replica.host if named else None,
         version=replica.version,
         started_at=replica.started_at,
         heartbeat_age_seconds=round(age.total_seconds(), 1),
@@ -118,12 +124,12 @@ def _shown(replica: Replica, core: Core) -> ReplicaView:
     )
 
 
-def _readiness(core: Core, seen: Observation) -> ReadyView:
+def _readiness(core: Core, seen: Observation, named: bool) -> ReadyView:
     counts = seen.counts or Counts()
     known = core.engine.agentkit
     return ReadyView(
         status="not ready" if seen.reasons else "ready",
-        reasons=list(seen.reasons),
+        reasons=list(seen.reasons if named else seen.public_reasons),
         dispatch_mode=core.engine.policy.mode,
         agentkit_forwards=ForwardsView(
             state=known.forwards, since=known.since, next_probe=known.next_probe
@@ -139,5 +145,5 @@ def _readiness(core: Core, seen: Observation) -> ReadyView:
         event_loop_lag_seconds=round(core.housekeeper.lag, 3),
         worst_event_loop_lag_seconds=round(core.housekeeper.worst_lag, 3),
         dropped_log_lines=core.dropped_log_lines(),
-        replicas=[_shown(one, core) for one in seen.replicas],
+        replicas=[_shown(one, core, named) for one in seen.replicas],
     )

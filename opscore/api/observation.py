@@ -7,15 +7,18 @@ from opscore.api.core import Core
 from opscore.exceptions import StorageError
 from opscore.models import Counts, Replica
 
+_STORAGE_AWAY = "The storage does not answer; the log, and this route with the API key, say why."
+
 
 @dataclass(frozen=True)
 class Observation:
-    """`reasons` are sentences why the service is not ready.
+    """`reasons` are sentences why the service is not ready; `public_reasons` name no addresses.
 
     Nothing can be said of what is stored while the storage is away: `counts` is None then.
     """
 
     reasons: Sequence[str]
+    public_reasons: Sequence[str]
     counts: Counts | None
     replicas: Sequence[Replica]
 
@@ -30,5 +33,5 @@ async def observe(core: Core) -> Observation:
         await core.storage_check.run()
         counts, replicas = await core.storage.counts(), await core.storage.replicas()
     except StorageError as error:
-        return Observation([*reasons, error.detail], None, ())
-    return Observation(reasons, counts, replicas)
+        return Observation([*reasons, error.detail], [*reasons, _STORAGE_AWAY], None, ())
+    return Observation(reasons, reasons, counts, replicas)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from opscore.exceptions import OpsCoreError
 from opscore.logging_config import LOG_CONTEXT
 from opscore.middleware.problem import send_problem
+from opscore.middleware.security_headers import SECURITY_HEADERS, RawHeaders
 
 CLIENT_GONE = 499
 MAX_LOGGED_PATH = 256
@@ -31,15 +32,25 @@ class AccessLog(Protocol):
 
 
 class RequestContext:
-    """Gives every request an id and an end.
+    """Gives every request an id and an end, and every answer its security headers.
 
     The id is in `scope["state"]["request_id"]`, in the log context and in the answer's
     `X-Request-ID`. An exception that nobody handled becomes the 500 answer and is logged once.
+    Paths below `pages` are answered with `page_headers`, all others with SECURITY_HEADERS.
     """
 
-    def __init__(self, app: ASGIApp, *, access_log: AccessLog | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access_log: AccessLog | None = None,
+        pages: tuple[str, ...] = (),
+        page_headers: RawHeaders = (),
+    ) -> None:
         self._app = app
         self._access_log = access_log
+        self._pages = pages
+        self._page_headers = page_headers
         self._new_id = _id_maker()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +60,9 @@ class RequestContext:
         started = time.perf_counter()
         request_id = _given_id(scope) or self._new_id()
         scope.setdefault("state", {})["request_id"] = request_id
-        answer = _Answer(send, request_id)
+        is_page = scope["path"].startswith(self._pages)
+        headers = self._page_headers if is_page else SECURITY_HEADERS
+        answer = _Answer(send, request_id, headers)
         token = LOG_CONTEXT.set({"request_id": request_id})
         try:
             await self._app(scope, receive, answer.send)
@@ -67,13 +80,14 @@ class RequestContext:
 
 
 class _Answer:
-    """Passes the answer on, adds the id to it and remembers its status."""
+    """Passes the answer on, adds id and security headers to it and remembers its status."""
 
-    __slots__ = ("_request_id", "_send", "status")
+    __slots__ = ("_headers", "_request_id", "_send", "status")
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, headers: RawHeaders) -> None:
         self._send = send
         self._request_id = request_id.encode("ascii")
+        self._headers = headers
         self.status = CLIENT_GONE
 
     @property
@@ -84,7 +98,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             # A new message and a new list: the app may use its own again.
-            headers = [*message.get("headers", ()), (b"x-request-id", self._request_id)]
+            own = (b"x-request-id", self._request_id)
+            headers = [*message.get("headers", ()), own, *self._headers]
             message = {**message, "headers": headers}
         await self._send(message)
 

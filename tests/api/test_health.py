@@ -75,3 +75,22 @@ async def test_a_storage_that_is_away_makes_it_not_ready(service: Service) -> No
     ready = await service.get("/health/ready")
     assert (ready.status_code, len(ready.json()["reasons"])) == (503, 1)
     assert (await service.get("/health")).status_code == 200
+
+
+async def test_hosts_of_replicas_are_named_only_with_the_key(service: Service) -> None:
+    await service.core.storage.beat(
+        Replica("other", "host-2", 7, "0.9", at(-60), at(-42)), forget_before=at(-100)
+    )
+    answer = await service.call("GET", "/health/ready", headers={"Authorization": ""})
+    assert [one["host"] for one in answer.json()["replicas"]] == [None, None]
+    assert socket.gethostname() not in answer.text
+
+
+async def test_reason_of_a_storage_failure_is_told_only_with_the_key(service: Service) -> None:
+    service.storage.away = True
+    [told] = (await service.get("/health/ready")).json()["reasons"]
+    answer = await service.call("GET", "/health/ready", headers={"Authorization": ""})
+    [untold] = answer.json()["reasons"]
+    assert answer.status_code == 503
+    assert "API key" in untold
+    assert told not in answer.text

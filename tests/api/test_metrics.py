@@ -101,3 +101,24 @@ async def test_every_metric_is_in_the_reference_and_the_other_way_round(service:
 @pytest.mark.storages("memory")
 async def test_F92_no_secret_is_in_the_metrics(service: Service) -> None:
     assert KEY not in (await service.get("/metrics")).text
+
+
+@pytest.mark.storages("memory")
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/openmetrics-text; version=abc",
+        "application/openmetrics-text; version=1.x, text/html",
+        "text/plain; version=",
+        "text/plain; version=latest; escaping=all",
+        "*/*",
+        ";;;,,,",
+    ],
+)
+async def test_a_strange_accept_gets_a_format_that_can_be_read(
+    service: Service, accept: str
+) -> None:
+    answer = await service.call("GET", "/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert values(parse(answer.text))["opscore_ready"] == 1

@@ -1,86 +1,18 @@
 """A real uvicorn server on loopback, and clients that are slow, silent or broken."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
-import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from opscore.api.slow_clients import HEADER_TIMEOUT, PatientProtocol, patient_protocol
+from opscore.api.http_server import (
+    GuardedProtocol,
+)
 from opscore.middleware import ApiKeyGate, BodyGuard, RequestContext
+from tests.unit.http_server import LIMIT, REQUEST, connected, elapse, hello, serving
 
-LIMIT = 0.15
-REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 KEY = b"Authorization: Bearer key-123\r\n"
-
-
-async def hello(scope: Scope, receive: Receive, send: Send) -> None:
-    headers = [(b"content-length", b"2")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"ok"})
-
-
-@asynccontextmanager
-async def serving(app: ASGIApp = hello, header_timeout: float = LIMIT) -> AsyncIterator[int]:
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=0,
-        http=patient_protocol(header_timeout, max_header_bytes=4096),
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        timeout_keep_alive=30,
-    )
-    server = uvicorn.Server(config)
-    # Without its signal handlers, which belong to the test run.
-    config.load()
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    try:
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        await server.shutdown()
-
-
-class Client:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def answer(self) -> tuple[int, bytes, bytes]:
-        """Status, head and body of one answer with a length."""
-        async with asyncio.timeout(5):
-            head = await self._reader.readuntil(b"\r\n\r\n")
-            length = next(
-                int(line.split(b":")[1])
-                for line in head.lower().splitlines()
-                if line.startswith(b"content-length")
-            )
-            return int(head.split()[1]), head.lower(), await self._reader.readexactly(length)
-
-    async def ends(self) -> bytes:
-        """What still comes until the server closes."""
-        async with asyncio.timeout(5):
-            return await self._reader.read()
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-@asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Client]:
-    client = Client(*await asyncio.open_connection("127.0.0.1", port))
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 def stack(app: ASGIApp = hello, timeout: float = 20.0) -> ASGIApp:
@@ -89,7 +21,7 @@ def stack(app: ASGIApp = hello, timeout: float = 20.0) -> ASGIApp:
 
 
 def test_F86_the_default_is_well_under_30_seconds() -> None:
-    assert PatientProtocol.header_timeout == HEADER_TIMEOUT == 15
+    assert GuardedProtocol.limits.header_timeout == 15
 
 
 @pytest.mark.parametrize("begin", [b"", b"\r\n", b"G", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow"])
@@ -154,9 +86,9 @@ async def test_endless_headers_are_refused_in_the_one_shape() -> None:
     async with serving(header_timeout=10) as port, connected(port) as client:
         await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-Long: " + b"x" * 10_000)
         status, head, body = await client.answer()
-        assert status == 400
+        assert status == 431
         assert b"application/problem+json" in head
-        assert b'"code":"bad_request"' in body
+        assert b'"code":"headers_too_large"' in body
         assert await client.ends() == b""
 
 
@@ -216,11 +148,3 @@ async def test_F85_a_client_that_sends_too_much_reads_its_413(size: int) -> None
         with suppress(ConnectionError):
             await client.send(post(b"x" * size))
         assert (await client.answer())[0] == 413
-
-
-async def elapse(seconds: float) -> None:
-    """Let real time pass where its passing is what is tested."""
-    passed = asyncio.get_running_loop().create_future()
-    done: Callable[[None], None] = passed.set_result
-    asyncio.get_running_loop().call_later(seconds, done, None)
-    await passed

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from opscore.api.cursors import ListCursor
 from opscore.api.dependencies import (
     AgentId,
     CoreDep,
@@ -20,12 +21,14 @@ from opscore.models import AgentFilter, Availability, Registration
 
 router = APIRouter(tags=["agents"])
 
+Availabilities = Annotated[frozenset[Availability], Query(description="Any of those given.")]
+
 
 @router.get("/agents", responses=READING)
 async def list_agents(
     core: CoreDep,
     capability: Annotated[str | None, Query(max_length=128)] = None,
-    availability: Availability | None = None,
+    availability: Availabilities = frozenset(),
     state: Annotated[str | None, Query(max_length=64)] = None,
     search: Search = None,
     cursor: Cursor = None,
@@ -33,8 +36,10 @@ async def list_agents(
 ) -> ListView[AgentView]:
     """Agents by id. Deregistered ones only with `availability=deregistered`."""
     where = AgentFilter(capability, availability, state, search)
-    page = await core.storage.agents(where, cursor, limit)
-    return ListView(items=[AgentView.of(item) for item in page.items], next_cursor=page.next_cursor)
+    cursors = ListCursor("agents", where)
+    page = await core.storage.agents(where, cursors.open(cursor), limit)
+    items = [AgentView.of(item) for item in page.items]
+    return ListView(items=items, next_cursor=cursors.seal(page.next_cursor))
 
 
 @router.post(

@@ -1,12 +1,14 @@
 """What routes are handed: the core, and the parameters that lists share."""
 
-from typing import Annotated
+from collections import Counter
+from typing import Annotated, Any, get_origin
 
 from fastapi import Depends, Header, Path, Query, Request
 
 from opscore.api.core import Core
 from opscore.exceptions import Fault, ValidationError
 from opscore.lifecycle import Lifecycle
+from opscore.suggestions import closest
 
 _MAX_FAULTS = 50
 _MAX_POINTER = 200
@@ -26,19 +28,39 @@ async def known_query(request: Request) -> None:
     """Refuse what a list does not know: a filter with a slip in its name would filter nothing."""
     if request.method != "GET" or not request.scope["query_string"]:
         return
-    known = {field.alias for field in request.scope["route"].dependant.query_params}
-    message = "This parameter is not known here; /docs lists those that are."
+    fields = request.scope["route"].dependant.query_params
+    known = {field.alias for field in fields}
+    several = {field.alias for field in fields if _takes_several(field.field_info.annotation)}
+    given = Counter(name for name, _ in request.query_params.multi_items())
     faults = [
-        Fault(f"/query/{_escaped(name)}"[:_MAX_POINTER], message, "extra_forbidden")
-        for name in request.query_params
-        if name not in known
+        *(_query_fault(name, _unknown(name, known)) for name in given if name not in known),
+        *(
+            _query_fault(name, "This parameter is given twice; it takes one value.", "repeated")
+            for name, count in given.items()
+            if count > 1 and name in known - several
+        ),
     ]
+    if len(faults) == 1:
+        raise ValidationError(faults[0].message, faults=faults)
     if faults:
         raise ValidationError("The query is not valid; see errors.", faults=faults[:_MAX_FAULTS])
 
 
-def _escaped(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
+def _takes_several(annotation: Any) -> bool:
+    return get_origin(annotation) in (list, frozenset)
+
+
+def _query_fault(name: str, message: str, code: str = "extra_forbidden") -> Fault:
+    escaped = name.replace("~", "~0").replace("/", "~1")
+    return Fault(f"/query/{escaped}"[:_MAX_POINTER], message, code)
+
+
+def _unknown(name: str, known: set[str]) -> str:
+    if guess := closest(name, known):
+        return f"This parameter is not known here. Did you mean {guess}?"
+    if not known:
+        return "This route takes no parameters."
+    return f"This parameter is not known here. Those that are: {', '.join(sorted(known))}."
 
 
 CoreDep = Annotated[Core, Depends(get_core)]

@@ -99,6 +99,9 @@ def _fault(error: Mapping[str, Any]) -> Fault:
 def _pointer(loc: Sequence[str | int]) -> str:
     """A JSON pointer into the body; for the rest of the request, its part comes first."""
     parts = loc[1:] if loc and loc[0] == "body" else loc
+    if loc and loc[0] == "query":
+        # Which of a parameter's values it is says nothing.
+        parts = loc[:2]
     escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in parts)
     return "".join(f"/{part}" for part in escaped)[:MAX_POINTER]
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from opscore.api.core import Core
+from opscore.api.cursors import ListCursor
 from opscore.api.dependencies import (
     AgentId,
     CoreDep,
@@ -31,6 +32,8 @@ from opscore.models import EventFilter, SessionFilter, SessionStatus, TaskFilter
 from opscore.workflow.templates import parse_definition
 
 router = APIRouter(tags=["sessions"])
+
+SessionStatuses = Annotated[frozenset[SessionStatus], Query(description="Any of those given.")]
 
 
 _STARTING = CONTENDING | {
@@ -81,7 +84,7 @@ async def _start(
 @router.get("/sessions", responses=READING)
 async def list_sessions(
     core: CoreDep,
-    status: SessionStatus | None = None,
+    status: SessionStatuses = frozenset(),
     workflow_id: Annotated[str | None, Query(alias="workflowId", max_length=128)] = None,
     agent_id: Annotated[str | None, Query(alias="agentId", max_length=128)] = None,
     search: Search = None,
@@ -90,9 +93,10 @@ async def list_sessions(
 ) -> ListView[SessionView]:
     """Sessions, newest first."""
     where = SessionFilter(status, workflow_id, agent_id, search)
-    page = await core.storage.sessions(where, cursor, limit)
+    cursors = ListCursor("sessions", where)
+    page = await core.storage.sessions(where, cursors.open(cursor), limit)
     items = [SessionView.of(session) for session in page.items]
-    return ListView(items=items, next_cursor=page.next_cursor)
+    return ListView(items=items, next_cursor=cursors.seal(page.next_cursor))
 
 
 @router.get("/session/{session_id}", responses=FINDING)
@@ -130,11 +134,17 @@ async def list_session_events(
     cursor: EventCursor = 0,
     limit: Limit = 200,
 ) -> ListView[EventView]:
-    """What happened in the session, oldest first. `nextCursor` goes on where this page ends."""
-    await core.lifecycle.get_session(session_id)
+    """What happened in the session, oldest first.
+
+    `nextCursor` goes on where this page ends. It is null once the session has ended and all its
+    events were given.
+    """
+    # Read before the events: what had ended then has all its events written.
+    session = await core.lifecycle.get_session(session_id)
     page = await core.storage.events(EventFilter(session_id=session_id), cursor, limit)
     items = [EventView.of(event) for event in page.items]
-    return ListView(items=items, next_cursor=page.next_cursor)
+    is_over = session.status.ended and len(items) < limit
+    return ListView(items=items, next_cursor=None if is_over else page.next_cursor)
 
 
 @router.post("/session/{session_id}/cancel", status_code=202, responses=CONTENDING)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from opscore.api.core import Core
+from opscore.api.cursors import ListCursor
 from opscore.api.dependencies import AgentId, CoreDep, Cursor, LifecycleDep, Limit
 from opscore.api.errors import validation_error
 from opscore.api.problems import CHANGING, FINDING
@@ -126,5 +127,7 @@ async def get_history(
 ) -> ListView[EventView]:
     """The agent's state reports, newest first, as many as are kept."""
     await core.lifecycle.get_agent(agent_id)
-    page = await core.storage.agent_history(agent_id, cursor, limit)
-    return ListView(items=[EventView.of(item) for item in page.items], next_cursor=page.next_cursor)
+    cursors = ListCursor("history", agent_id)
+    page = await core.storage.agent_history(agent_id, cursors.open(cursor), limit)
+    items = [EventView.of(item) for item in page.items]
+    return ListView(items=items, next_cursor=cursors.seal(page.next_cursor))

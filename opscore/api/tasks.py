@@ -7,14 +7,17 @@ import orjson
 from fastapi import APIRouter, Query
 
 from opscore.api.core import Core
+from opscore.api.cursors import ListCursor
 from opscore.api.dependencies import CoreDep, Cursor, LifecycleDep, Limit, TaskId
 from opscore.api.problems import CHANGING, CONTENDING, FINDING, READING
 from opscore.api.schemas import CancelIn, HeartbeatIn, ResultIn, RetryIn
-from opscore.api.views import ListView, ResultView, TaskView, View, WhyView
+from opscore.api.views import HeartbeatView, ListView, ResultView, TaskView, View, WhyView
 from opscore.exceptions import PayloadTooLargeError
 from opscore.models import RESULT_LIMIT, Task, TaskFilter, TaskResult, TaskStatus
 
 router = APIRouter(tags=["tasks"])
+
+TaskStatuses = Annotated[frozenset[TaskStatus], Query(description="Any of those given.")]
 
 
 class SpanView(View):
@@ -29,16 +32,17 @@ async def task_views(
     core: Core, where: TaskFilter, cursor: str | None, limit: int
 ) -> ListView[TaskView]:
     """A page of tasks, each waiting one with the reason why it waits."""
-    page = await core.storage.tasks(where, cursor, limit)
+    cursors = ListCursor("tasks", where)
+    page = await core.storage.tasks(where, cursors.open(cursor), limit)
     reasons = await core.lifecycle.pending_reasons(page.items, core.dispatcher.gate())
     items = [TaskView.of(task, reasons.get(task.id)) for task in page.items]
-    return ListView(items=items, next_cursor=page.next_cursor)
+    return ListView(items=items, next_cursor=cursors.seal(page.next_cursor))
 
 
 @router.get("/tasks", responses=READING)
 async def list_tasks(
     core: CoreDep,
-    status: TaskStatus | None = None,
+    status: TaskStatuses = frozenset(),
     session_id: Annotated[str | None, Query(alias="sessionId", max_length=64)] = None,
     agent_id: Annotated[str | None, Query(alias="agentId", max_length=128)] = None,
     workflow_id: Annotated[str | None, Query(alias="workflowId", max_length=128)] = None,
@@ -102,10 +106,14 @@ async def report_result(task_id: TaskId, body: ResultIn, lifecycle: LifecycleDep
 
 
 @router.post("/task/{task_id}/heartbeat", responses=CHANGING)
-async def heartbeat(task_id: TaskId, body: HeartbeatIn, lifecycle: LifecycleDep) -> TaskView:
+async def heartbeat(
+    task_id: TaskId, lifecycle: LifecycleDep, body: HeartbeatIn | None = None
+) -> HeartbeatView:
     """The task is alive. Its run deadline stands all the same."""
-    _check_size(body.progress)
-    return TaskView.of(await lifecycle.heartbeat(task_id, body.progress, body.attempt))
+    said = body or HeartbeatIn()
+    _check_size(said.progress)
+    task = await lifecycle.heartbeat(task_id, said.progress, said.attempt)
+    return HeartbeatView.of(task, said.attempt)
 
 
 def _check_size(value: Any) -> None:

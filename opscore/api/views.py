@@ -339,6 +339,22 @@ class ResultView(View):
     message: str
 
 
+class HeartbeatView(View):
+    """`cancelled` is true once the work is not wanted any more: the agent should stop.
+
+    `deadline` is when the attempt times out, whatever heartbeats come until then.
+    """
+
+    status: TaskStatus
+    cancelled: bool
+    deadline: datetime | None
+
+    @classmethod
+    def of(cls, task: Task, attempt: int | None) -> "HeartbeatView":
+        is_wanted = task.status.in_flight and attempt in (None, task.attempt)
+        return cls(status=task.status, cancelled=not is_wanted, deadline=task.run_deadline)
+
+
 class ObstacleView(View):
     agent_id: str
     agent_name: str

@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from opscore.api.cursors import ListCursor
 from opscore.api.dependencies import CoreDep, Cursor, Limit, Revision, WorkflowId
 from opscore.api.problems import FINDING, READING, WRITING, problems
 from opscore.api.views import ListView, ValidView, WorkflowView
@@ -41,9 +42,10 @@ async def list_workflows(
     core: CoreDep, cursor: Cursor = None, limit: Limit = 50
 ) -> ListView[WorkflowView]:
     """The newest revision of each workflow, by id."""
-    page = await core.storage.workflows(cursor, limit)
+    cursors = ListCursor("workflows")
+    page = await core.storage.workflows(cursors.open(cursor), limit)
     items = [WorkflowView.of(saved) for saved in page.items]
-    return ListView(items=items, next_cursor=page.next_cursor)
+    return ListView(items=items, next_cursor=cursors.seal(page.next_cursor))
 
 
 @router.post(

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from opscore.models.agent import Availability
+from opscore.models.event import EventType
 from opscore.models.session import SessionStatus
 from opscore.models.task import TaskStatus
 
@@ -19,17 +20,20 @@ class Page(Generic[T]):
     next_cursor: str | None = None
 
 
+# Filters of a list hold together. A set means any of its members; an empty one sets no condition.
+
+
 @dataclass(frozen=True, slots=True)
 class AgentFilter:
     capability: str | None = None
-    availability: Availability | None = None
+    availabilities: frozenset[Availability] = frozenset()
     state: str | None = None
     search: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SessionFilter:
-    status: SessionStatus | None = None
+    statuses: frozenset[SessionStatus] = frozenset()
     workflow_id: str | None = None
     agent_id: str | None = None
     search: str | None = None
@@ -37,7 +41,7 @@ class SessionFilter:
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    status: TaskStatus | None = None
+    statuses: frozenset[TaskStatus] = frozenset()
     session_id: str | None = None
     agent_id: str | None = None
     workflow_id: str | None = None
@@ -45,9 +49,7 @@ class TaskFilter:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """`type` may be a whole word (`task.completed`) or the part before the dot (`task`)."""
-
-    type: str | None = None
+    types: frozenset[EventType] = frozenset()
     agent_id: str | None = None
     session_id: str | None = None
     task_id: str | None = None

@@ -6,10 +6,10 @@ from opscore.models import Agent, AgentFilter, Availability, Candidate, availabi
 def agent_matches(where: AgentFilter, candidate: Candidate) -> bool:
     agent = candidate.agent
     stands = availability(agent, candidate.in_flight)
-    if where.availability is None and stands is Availability.DEREGISTERED:
+    if not where.availabilities and stands is Availability.DEREGISTERED:
         return False
     return (
-        (where.availability is None or stands is where.availability)
+        (not where.availabilities or stands in where.availabilities)
         and (where.capability is None or where.capability in agent.capabilities)
         and (where.state is None or _reports(agent, where.state))
         and contains(where.search, agent.id, agent.name)

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any, TypeVar
 
 from opscore.durations import parse_duration
+from opscore.suggestions import closest
 from opscore.workflow.faults import Faults, is_shown, point
 from opscore.workflow.free_values import note_repeats
 from opscore.workflow.values import Plain, kind, number_problem, text_problem, typed
@@ -217,7 +217,4 @@ def _unknown(name: Any, known: tuple[str, ...]) -> str:
 def _suggestion(name: Any, known: tuple[str, ...]) -> str | None:
     if not isinstance(name, str) or not is_shown(name):
         return None
-    plain_names = {field.lower(): field for field in known}
-    wanted = re.sub("[^a-z0-9]", "", name.lower())
-    close = get_close_matches(wanted, plain_names, n=1)
-    return plain_names[close[0]] if close else None
+    return closest(name, known)

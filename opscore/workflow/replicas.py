@@ -119,7 +119,7 @@ async def leased_tasks(storage: Storage) -> list[Task]:
     for status in (TaskStatus.DISPATCHED, TaskStatus.RUNNING):
         cursor: str | None = None
         while True:
-            page = await storage.tasks(TaskFilter(status=status), cursor, _AT_ONCE)
+            page = await storage.tasks(TaskFilter(frozenset({status})), cursor, _AT_ONCE)
             found += [task for task in page.items if task.lease_until is not None]
             cursor = page.next_cursor
             if cursor is None:

@@ -300,7 +300,9 @@ async def check_counts(url: str) -> None:
         sessions = await listed(storage.sessions, SessionFilter())
         tasks = await listed(storage.tasks, TaskFilter())
         agents = await listed(storage.agents, AgentFilter())
-        agents += await listed(storage.agents, AgentFilter(availability=Availability.DEREGISTERED))
+        agents += await listed(
+            storage.agents, AgentFilter(availabilities=frozenset({Availability.DEREGISTERED}))
+        )
     finally:
         await storage.close()
     there = (len(sessions), len(tasks), len(agents))

@@ -155,15 +155,80 @@ async def test_a_bad_query_is_422(service: Service, query: str, pointer: str) ->
     assert [fault["pointer"] for fault in problem["errors"]] == [pointer]
 
 
-@pytest.mark.parametrize("path", ["agents", "sessions", "tasks", "agent/a1/history"])
-@pytest.mark.parametrize("cursor", ["nonsense", "%C3%A9", "MTIz", "MjAyNi0wMS0wMQ"])
-async def test_a_cursor_of_someone_else_is_400_or_finds_nothing(
+LISTS = ["agents", "sessions", "tasks", "workflows", "agent/a1/history"]
+
+
+@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize("cursor", ["", "nonsense", "%C3%A9", "MTIz", "MjAyNi0wMS0wMQ"])
+async def test_cursor_that_was_not_given_out_is_422(
     service: Service, path: str, cursor: str
 ) -> None:
     await service.register()
-    answer = await service.get(f"{path}?cursor={cursor}")
-    if answer.status_code != 200:
-        check_problem(answer, 400, "bad_request")
+    problem = check_problem(await service.get(f"{path}?cursor={cursor}"), 422, "validation_error")
+    assert [fault["pointer"] for fault in problem["errors"]] == ["/query/cursor"]
+
+
+async def test_cursor_is_good_only_for_the_list_and_filters_it_was_given_out_with(
+    service: Service,
+) -> None:
+    for agent_id in ("a1", "a2", "a3"):
+        await service.register(agent_id)
+        await service.report(agent_id)
+        await service.report(agent_id, "active")
+        await service.trigger(agent_id=agent_id)
+        await service.call("PUT", f"workflow/w{agent_id}", json={"tasks": [{"taskId": "one"}]})
+    lists = [
+        *LISTS,
+        "agent/a2/history",
+        "agents?state=active",
+        "tasks?status=dispatched&status=queued",
+        "tasks?status=dispatched",
+        "sessions?workflowId=flow",
+        *(f"sessions?search={letter}" for letter in "fl"),
+    ]
+    cursors = {}
+    for path in lists:
+        mark = "&" if "?" in path else "?"
+        cursors[path] = (await service.json(f"{path}{mark}limit=1"))["nextCursor"]
+    for path in lists:
+        mark = "&" if "?" in path else "?"
+        for origin, cursor in cursors.items():
+            if cursor is None:
+                continue
+            answer = await service.get(f"{path}{mark}limit=2&cursor={cursor}")
+            if origin == path:
+                assert answer.status_code == 200
+            else:
+                problem = check_problem(answer, 422)
+                assert "another list or to other filters" in problem["detail"]
+    assert sum(cursor is not None for cursor in cursors.values()) >= 8
+
+
+async def test_filters_may_come_in_any_order_with_a_cursor(service: Service) -> None:
+    for agent_id in ("a1", "a2"):
+        await service.register(agent_id)
+        await service.trigger(agent_id=agent_id)
+    first = await service.json("tasks?status=dispatched&status=queued&limit=1")
+    rest = await service.json(
+        f"tasks?status=queued&cursor={first['nextCursor']}&status=dispatched&status=queued"
+    )
+    assert len(rest["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("limit=1&limit=2", "given twice"),
+        ("sate=active", "Did you mean state?"),
+        ("zzz=1", "Those that are: "),
+    ],
+)
+async def test_query_with_a_slip_says_what_is_wrong(
+    service: Service, query: str, detail: str
+) -> None:
+    problem = check_problem(await service.get(f"agents?{query}"), 422)
+    assert detail in problem["detail"]
+    assert problem["errors"][0]["message"] == problem["detail"]
 
 
 async def test_a_patch_changes_what_is_given(service: Service) -> None:

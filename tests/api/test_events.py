@@ -36,7 +36,6 @@ async def test_the_filters_hold_together(service: Service) -> None:
     ids = await story(service)
     assert await types(service, type="agent.registered") == ["agent.registered"] * 2
     assert await types(service, type="agent") == ["agent.registered"] * 2 + ["agent.state"]
-    assert await types(service, type="age") == []
     assert await types(service, agentId="a2") == ["agent.registered"]
     assert await types(service, taskId=ids["task"], type="task.running") == ["task.running"]
     assert await types(service, sessionId=ids["session"], agentId="a2") == []
@@ -44,6 +43,28 @@ async def test_the_filters_hold_together(service: Service) -> None:
     assert "agent.registered" not in since
     assert "session.started" in since
     assert await types(service, since="2026-01-01T14:00:05+02:00") == since
+
+
+async def test_repeated_type_means_either(service: Service) -> None:
+    await story(service)
+    found = await types(service, type=["agent.registered", "task.running"])
+    assert sorted(set(found)) == ["agent.registered", "task.running"]
+
+
+@pytest.mark.parametrize(
+    ("word", "guess"),
+    [("task.complete", "task.completed"), ("tsak", "task"), ("TASK", "task"), ("zzzz", None)],
+)
+async def test_unknown_event_type_is_refused_with_a_suggestion(
+    service: Service, word: str, guess: str | None
+) -> None:
+    problem = check_problem(await service.get("events", type=["task", word]), 422)
+    [fault] = problem["errors"]
+    assert (fault["pointer"], fault["message"]) == ("/query/type", problem["detail"])
+    if guess is None:
+        assert "Did you mean" not in fault["message"]
+    else:
+        assert fault["message"].endswith(f"Did you mean {guess}?")
 
 
 async def test_a_reader_can_follow(service: Service) -> None:

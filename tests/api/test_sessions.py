@@ -80,8 +80,17 @@ async def test_the_events_of_a_session_tell_its_story(service: Service) -> None:
         "task.completed",
         "session.completed",
     ]
-    end = await service.json(f"session/{session}/events", cursor=rest["nextCursor"])
-    assert (end["items"], end["nextCursor"]) == ([], rest["nextCursor"])
+    last = rest["items"][-1]["seq"]
+    end = await service.json(f"session/{session}/events", cursor=last)
+    assert (rest["nextCursor"], end["items"], end["nextCursor"]) == (None, [], None)
+
+
+async def test_events_of_open_session_keep_a_cursor(service: Service) -> None:
+    await service.register()
+    session = await service.trigger()
+    page = await service.json(f"session/{session}/events")
+    end = await service.json(f"session/{session}/events", cursor=page["nextCursor"])
+    assert (end["items"], end["nextCursor"]) == ([], page["nextCursor"])
 
 
 @pytest.mark.parametrize(

@@ -257,10 +257,35 @@ async def test_a_heartbeat_shows_the_progress_and_leaves_the_deadline(service: S
     before = await service.json(f"task/{task_id}")
     await service.pass_time(5)
     answer = await service.post(f"task/{task_id}/heartbeat", {"progress": {"percent": 40}})
-    task = answer.json()
+    assert answer.json() == {
+        "status": "running",
+        "cancelled": False,
+        "deadline": before["runDeadline"],
+    }
+    task = await service.json(f"task/{task_id}")
     assert (task["status"], task["progress"]) == ("running", {"percent": 40})
     assert task["heartbeatAt"] == "2026-01-01T12:00:05Z"
     assert (task["runDeadline"], task["startDeadline"]) == (before["runDeadline"], None)
+
+
+async def test_heartbeat_without_body_counts(service: Service) -> None:
+    await service.register()
+    task_id = await waiting(service)
+    answer = await service.post(f"task/{task_id}/heartbeat")
+    assert (answer.status_code, answer.json()["status"]) == (200, "running")
+
+
+async def test_heartbeat_says_that_the_work_is_not_wanted_any_more(service: Service) -> None:
+    await service.register()
+    task_id = await waiting(service)
+    beat = f"task/{task_id}/heartbeat"
+    assert not (await service.post(beat, {"attempt": 1})).json()["cancelled"]
+    await service.post(f"task/{task_id}/retry")
+    await service.pass_time(60)
+    assert (await service.post(beat, {"attempt": 1})).json()["cancelled"]
+    await service.post(f"task/{task_id}/cancel")
+    answer = (await service.post(beat)).json()
+    assert (answer["status"], answer["cancelled"]) == ("failed", True)
 
 
 @pytest.mark.parametrize("path", ["result", "heartbeat"])

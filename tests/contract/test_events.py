@@ -66,14 +66,15 @@ async def test_F17_an_event_of_a_session_that_is_not_stored_is_refused(storage: 
     ("where", "found"),
     [
         ({}, [0, 1, 2, 3, 4]),
-        ({"type": "task.completed"}, [2]),
-        ({"type": "task"}, [1, 2]),
-        ({"type": "tas"}, []),
-        ({"type": "agent"}, [0, 3]),
+        ({"types": {EventType.TASK_COMPLETED}}, [2]),
+        ({"types": {EventType.TASK_QUEUED, EventType.TASK_COMPLETED}}, [1, 2]),
+        ({"types": {EventType.SESSION_FAILED}}, []),
+        ({"types": {EventType.AGENT_LOST, EventType.AGENT_STATE}}, [0, 3]),
+        ({"types": set(EventType)}, [0, 1, 2, 3, 4]),
         ({"agent_id": "a1"}, [0, 1]),
         ({"session_id": session_id(1)}, [1, 2]),
         ({"session_id": session_id(9)}, []),
-        ({"session_id": session_id(1), "type": "task.completed"}, [2]),
+        ({"session_id": session_id(1), "types": {EventType.TASK_COMPLETED}}, [2]),
         ({"task_id": "t1"}, [1, 2]),
         ({"task_id": "t1", "agent_id": "a1"}, [1]),
         ({"since": at(2)}, [2, 3, 4]),
@@ -106,7 +107,7 @@ async def test_a_reader_goes_on_where_it_stopped_also_after_finding_nothing(
     assert part.next_cursor == str(whole.items[3].seq)
     rest = await storage.events(EventFilter(), int(part.next_cursor), 100)
     assert rest.items == whole.items[4:]
-    nothing = await storage.events(EventFilter(type="session"), 0, 4)
+    nothing = await storage.events(EventFilter(frozenset({EventType.SESSION_STARTED})), 0, 4)
     assert nothing.items == ()
     assert nothing.next_cursor == whole.next_cursor
     end = await storage.events(EventFilter(), int(whole.next_cursor), 4)

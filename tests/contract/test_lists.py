@@ -168,17 +168,39 @@ async def test_pages_of_one_status_have_every_record_once(storage: Storage) -> N
         assert session is not None
         done = bump(session, status=SessionStatus.COMPLETED, ended_at=at(1))
         await storage.apply(Change(sessions=(done,), tasks=(ended(task),)))
-    finished = TaskFilter(status=TaskStatus.COMPLETED)
+    finished = TaskFilter(frozenset({TaskStatus.COMPLETED}))
     pages = await read_all(lambda cursor, limit: storage.tasks(finished, cursor, limit), 2)
     assert [[one.id for one in page] for page in pages] == [
         [tasks[6].id, tasks[4].id],
         [tasks[2].id, tasks[0].id],
     ]
-    running = SessionFilter(status=SessionStatus.RUNNING)
+    running = SessionFilter(frozenset({SessionStatus.RUNNING}))
     found = await read_all(lambda cursor, limit: storage.sessions(running, cursor, limit), 3)
     assert [[one.id for one in page] for page in found] == [
         [tasks[number].session_id for number in (5, 3, 1)]
     ]
+
+
+async def test_pages_of_several_statuses_have_every_record_once_newest_first(
+    storage: Storage,
+) -> None:
+    tasks = await queue(storage, range(9))
+    for task in tasks[::3]:
+        session = await storage.session(task.session_id)
+        assert session is not None
+        failed = bump(session, status=SessionStatus.FAILED, ended_at=at(1))
+        await storage.apply(Change(sessions=(failed,), tasks=(ended(task),)))
+    either = SessionFilter(frozenset({SessionStatus.FAILED, SessionStatus.RUNNING}))
+    pages = await read_all(lambda cursor, limit: storage.sessions(either, cursor, limit), 4)
+    expected = [task.session_id for task in reversed(tasks)]
+    assert [[one.id for one in page] for page in pages] == [
+        expected[:4],
+        expected[4:8],
+        expected[8:],
+    ]
+    both = TaskFilter(frozenset({TaskStatus.QUEUED, TaskStatus.COMPLETED}))
+    found = await read_all(lambda cursor, limit: storage.tasks(both, cursor, limit), 5)
+    assert [one.id for page in found for one in page] == [task.id for task in reversed(tasks)]
 
 
 async def test_a_cursor_of_agents_stays_good_while_agents_come_and_go(storage: Storage) -> None:
@@ -200,12 +222,14 @@ STATE = AgentState("BUSY", StateWord.ACTIVE, {}, at(0), at(0))
     ("where", "found"),
     [
         ({}, ["busy", "draining", "free", "held", "lost"]),
-        ({"availability": Availability.AVAILABLE}, ["free"]),
-        ({"availability": Availability.BUSY}, ["busy"]),
-        ({"availability": Availability.UNAVAILABLE}, ["held"]),
-        ({"availability": Availability.DRAINING}, ["draining"]),
-        ({"availability": Availability.LOST}, ["lost"]),
-        ({"availability": Availability.DEREGISTERED}, ["gone"]),
+        ({"availabilities": {Availability.AVAILABLE}}, ["free"]),
+        ({"availabilities": {Availability.BUSY}}, ["busy"]),
+        ({"availabilities": {Availability.UNAVAILABLE}}, ["held"]),
+        ({"availabilities": {Availability.DRAINING}}, ["draining"]),
+        ({"availabilities": {Availability.LOST}}, ["lost"]),
+        ({"availabilities": {Availability.DEREGISTERED}}, ["gone"]),
+        ({"availabilities": {Availability.LOST, Availability.DEREGISTERED}}, ["gone", "lost"]),
+        ({"availabilities": {Availability.BUSY, Availability.LOST}, "search": "l"}, ["lost"]),
         ({"capability": "painting"}, ["held"]),
         ({"capability": "paint"}, []),
         ({"state": "active"}, ["busy", "lost"]),
@@ -215,7 +239,7 @@ STATE = AgentState("BUSY", StateWord.ACTIVE, {}, at(0), at(0))
         ({"search": "los"}, ["lost"]),
         ({"search": "%"}, []),
         ({"search": "_"}, []),
-        ({"state": "active", "availability": Availability.LOST}, ["lost"]),
+        ({"state": "active", "availabilities": {Availability.LOST}}, ["lost"]),
         ({"search": "free", "capability": "painting"}, []),
     ],
 )
@@ -264,12 +288,15 @@ async def test_silent_agents_longest_silent_first(storage: Storage) -> None:
     ("where", "found"),
     [
         ({}, [3, 2, 1]),
-        ({"status": SessionStatus.FAILED}, [2]),
-        ({"status": SessionStatus.TIMED_OUT}, []),
+        ({"statuses": {SessionStatus.FAILED}}, [2]),
+        ({"statuses": {SessionStatus.TIMED_OUT}}, []),
+        ({"statuses": {SessionStatus.FAILED, SessionStatus.RUNNING}}, [3, 2, 1]),
+        ({"statuses": {SessionStatus.FAILED, SessionStatus.TIMED_OUT}}, [2]),
+        ({"statuses": set(SessionStatus), "agent_id": "a2"}, [2, 1]),
         ({"workflow_id": "other"}, [3]),
         ({"workflow_id": "othe"}, []),
         ({"agent_id": "a2"}, [2, 1]),
-        ({"agent_id": "a2", "status": SessionStatus.RUNNING}, [1]),
+        ({"agent_id": "a2", "statuses": {SessionStatus.RUNNING}}, [1]),
         ({"search": "OTH"}, [3]),
         ({"search": "Nightly"}, [2]),
         ({"search": "000000000001"}, [1]),
@@ -301,14 +328,17 @@ async def test_sessions_that_match_newest_first(
     ("where", "found"),
     [
         ({}, [3, 2, 1]),
-        ({"status": TaskStatus.QUEUED}, [3, 1]),
-        ({"status": TaskStatus.TIMED_OUT}, []),
+        ({"statuses": {TaskStatus.QUEUED}}, [3, 1]),
+        ({"statuses": {TaskStatus.TIMED_OUT}}, []),
+        ({"statuses": {TaskStatus.QUEUED, TaskStatus.RUNNING}}, [3, 2, 1]),
+        ({"statuses": {TaskStatus.RUNNING, TaskStatus.TIMED_OUT}}, [2]),
+        ({"statuses": set(TaskStatus), "workflow_id": "flow"}, [2, 1]),
         ({"session_id": session_id(2)}, [2]),
         ({"session_id": session_id(9)}, []),
         ({"agent_id": "a1"}, [2]),
         ({"workflow_id": "other"}, [3]),
-        ({"workflow_id": "flow", "status": TaskStatus.QUEUED}, [1]),
-        ({"session_id": session_id(2), "status": TaskStatus.QUEUED}, []),
+        ({"workflow_id": "flow", "statuses": {TaskStatus.QUEUED}}, [1]),
+        ({"session_id": session_id(2), "statuses": {TaskStatus.QUEUED}}, []),
         ({"session_id": session_id(2), "agent_id": "a1", "workflow_id": "flow"}, [2]),
     ],
 )

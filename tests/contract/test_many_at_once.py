@@ -90,7 +90,7 @@ async def test_of_conflicting_changes_one_is_applied(replicas: Replicas) -> None
     assert applied.count(True) == 1
     winner = applied.index(True)
     assert (await stored(stores[-1], task)).priority == winner
-    found = await events(stores[0], type=EventType.TASK_LATE.value)
+    found = await events(stores[0], types=frozenset({EventType.TASK_LATE}))
     assert [event.data["n"] for event in found] == [winner]
 
 

@@ -193,5 +193,5 @@ class House:
         return only
 
     async def events(self, type_: EventType | None = None) -> list[Event]:
-        where = EventFilter(type=type_.value if type_ else None)
+        where = EventFilter(frozenset({type_}) if type_ else frozenset())
         return list((await self.storage.events(where, 0, 1_000_000)).items)

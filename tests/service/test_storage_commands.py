@@ -377,7 +377,9 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(place: Place) -> None:
     done = storage("prune", "--url", url)
     assert (done.code, done.said) == (0, "Forgot sessions 3, tasks 3.\n")
     assert on(url, counted).sessions == 0
-    page = on(url, lambda opened: opened.events(EventFilter(type="storage"), 0, 9))
+    page = on(
+        url, lambda opened: opened.events(EventFilter(frozenset({EventType.STORAGE_PRUNED})), 0, 9)
+    )
     assert [event.data for event in page.items] == [{"sessions": 3, "tasks": 3}]
     assert storage("prune", "--url", url).said == "Nothing was to be forgotten.\n"
     assert storage("prune", "--dry-run", "--url", url).said == "Nothing is to be forgotten.\n"

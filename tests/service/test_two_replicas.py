@@ -63,7 +63,7 @@ async def until_listening(url: str, count: int) -> None:
 
 
 async def events(storage: Storage, kind: EventType) -> list[Any]:
-    return list((await storage.events(EventFilter(type=kind.value), 0, 1000)).items)
+    return list((await storage.events(EventFilter(frozenset({kind})), 0, 1000)).items)
 
 
 async def test_F44_a_hundred_equal_reports_at_two_replicas_count_once(

@@ -16,6 +16,7 @@ from opscore.models import (
     Claim,
     Delivery,
     EventFilter,
+    EventType,
     Failure,
     FailureCode,
     FallbackResult,
@@ -140,7 +141,9 @@ class World:
             assert task.attempt >= self.attempts.get(task.id, 0)
             self.attempts[task.id] = task.attempt
             assert not task.status.in_flight or task.due_at is not None
-        events = (await self.storage.events(EventFilter(type="task.completed"), 0, 1000)).items
+        events = (
+            await self.storage.events(EventFilter(frozenset({EventType.TASK_COMPLETED})), 0, 1000)
+        ).items
         completed = Counter(event.task_id for event in events)
         assert set(completed.values()) <= {1}
         session = await self.storage.session(SESSION)

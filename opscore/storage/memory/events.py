@@ -139,14 +139,10 @@ def matches(where: EventFilter, event: Event) -> bool:
         _is(where.agent_id, event.agent_id)
         and _is(where.session_id, event.session_id)
         and _is(where.task_id, event.task_id)
-        and (where.type is None or _is_type(where.type, event.type))
+        and (not where.types or event.type in where.types)
         and (where.since is None or event.at >= where.since)
     )
 
 
 def _is(wanted: str | None, actual: str | None) -> bool:
     return wanted is None or wanted == actual
-
-
-def _is_type(wanted: str, actual: EventType) -> bool:
-    return actual == wanted or actual.startswith(f"{wanted}.")

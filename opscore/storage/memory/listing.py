@@ -44,7 +44,7 @@ def newest_first(tasks: Iterable[Task], cursor: str | None) -> list[Task]:
 
 def session_matches(where: SessionFilter, session: WorkflowSession) -> bool:
     return (
-        (where.status is None or session.status is where.status)
+        (not where.statuses or session.status in where.statuses)
         and (where.workflow_id is None or session.workflow_id == where.workflow_id)
         and (where.agent_id is None or session.agent_id == where.agent_id)
         and contains(where.search, session.id, session.workflow_id, session.definition.name or "")
@@ -53,7 +53,7 @@ def session_matches(where: SessionFilter, session: WorkflowSession) -> bool:
 
 def task_matches(where: TaskFilter, task: Task) -> bool:
     return (
-        (where.status is None or task.status is where.status)
+        (not where.statuses or task.status in where.statuses)
         and (where.session_id is None or task.session_id == where.session_id)
         and (where.agent_id is None or task.agent_id == where.agent_id)
         and (where.workflow_id is None or task.workflow_id == where.workflow_id)

@@ -265,17 +265,19 @@ class MemoryStorage(MemoryReplicas):
             found: Iterator[WorkflowSession] = (
                 session for session in sessions if session_matches(where, session)
             )
-            if where.status is not None and cursor is None:
-                # So many there are; looking on after the last of them would be in vain.
-                found = islice(found, self._records.session_statuses[where.status])
+            if where.statuses and cursor is None:
+                # Stop after the last one instead of looking through all older sessions.
+                statuses = self._records.session_statuses
+                found = islice(found, sum(statuses[status] for status in where.statuses))
             return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
 
     async def tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> Page[Task]:
         with self._lock:
             tasks = self._newest_tasks(where, cursor)
             found: Iterator[Task] = (task for task in tasks if task_matches(where, task))
-            if where.status is not None and cursor is None:
-                found = islice(found, self._records.statuses[where.status])
+            if where.statuses and cursor is None:
+                statuses = self._records.statuses
+                found = islice(found, sum(statuses[status] for status in where.statuses))
             return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
 
     def _newest_tasks(self, where: TaskFilter, cursor: str | None) -> Iterator[Task]:

@@ -1,6 +1,6 @@
 """Lists: filters as conditions, cursors as places in an order that writes do not disturb."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -71,21 +71,40 @@ def _like(text: str | None) -> str | None:
     return f"%{text.lower()}%"
 
 
+def _newest(
+    table: str, conditions: Conditions, statuses: Collection[str], limit: int
+) -> tuple[str, tuple[Any, ...]]:
+    """Select the newest records that match, each status on its own.
+
+    So the index of statuses gives each part in order; of one condition with several statuses
+    it could not, and all their records would be sorted.
+    """
+    order = "ORDER BY created_at DESC, id DESC LIMIT ?"
+    if not statuses:
+        return f"SELECT * FROM {table}{conditions.where} {order}", (*conditions.args, limit)
+    parts, args = [], []
+    for number, status in enumerate(sorted(statuses)):
+        own = Conditions(["status = ?", *conditions.texts], [status, *conditions.args])
+        part = f"SELECT * FROM {table}{own.where} {order}"
+        parts.append(f"SELECT * FROM ({part}) AS part{number}")
+        args += [*own.args, limit]
+    return " UNION ALL ".join(parts), tuple(args)
+
+
 def sessions(
     where: SessionFilter, cursor: str | None, limit: int
 ) -> Program[Page[WorkflowSession]]:
     conditions = Conditions()
-    conditions.add("status = ?", where.status)
     conditions.add("workflow_id = ?", where.workflow_id)
     conditions.add("agent_id = ?", where.agent_id)
     conditions.add("search LIKE ? ESCAPE '\\'", _like(where.search))
     conditions.before(cursor)
+    newest, args = _newest("sessions", conditions, where.statuses, limit + 1)
     rows = yield Fetch(
-        "SELECT sessions.doc, definitions.doc FROM "
-        f"(SELECT * FROM sessions{conditions.where} ORDER BY created_at DESC, id DESC LIMIT ?) "
-        "AS sessions JOIN definitions ON definitions.hash = sessions.definition "
-        "ORDER BY sessions.created_at DESC, sessions.id DESC",
-        (*conditions.args, limit + 1),
+        f"SELECT sessions.doc, definitions.doc FROM ({newest}) AS sessions "
+        "JOIN definitions ON definitions.hash = sessions.definition "
+        "ORDER BY sessions.created_at DESC, sessions.id DESC LIMIT ?",
+        (*args, limit + 1),
     )
     found = (load_session(*row) for row in rows)
     return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
@@ -93,14 +112,14 @@ def sessions(
 
 def tasks(where: TaskFilter, cursor: str | None, limit: int) -> Program[Page[Task]]:
     conditions = Conditions()
-    conditions.add("status = ?", where.status)
     conditions.add("session_id = ?", where.session_id)
     conditions.add("agent_id = ?", where.agent_id)
     conditions.add("workflow_id = ?", where.workflow_id)
     conditions.before(cursor)
+    newest, args = _newest("tasks", conditions, where.statuses, limit + 1)
     rows = yield Fetch(
-        f"SELECT doc FROM tasks{conditions.where} ORDER BY created_at DESC, id DESC LIMIT ?",
-        (*conditions.args, limit + 1),
+        f"SELECT doc FROM ({newest}) AS tasks ORDER BY created_at DESC, id DESC LIMIT ?",
+        (*args, limit + 1),
     )
     found = (load_task(row[0]) for row in rows)
     return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
@@ -152,8 +171,9 @@ def events(where: EventFilter, after: int, limit: int) -> Program[Page[Event]]:
         conditions.add(_NEWEST_OF_SESSION, where.session_id, _SESSION_EVENTS - 1)
     conditions.add("task_id = ?", where.task_id)
     conditions.add("at >= ?", micros(where.since) if where.since else None)
-    if where.type is not None:
-        conditions.add("(type = ? OR type LIKE ? ESCAPE '\\')", where.type, _kind(where.type))
+    if where.types:
+        places = ", ".join("?" for _ in where.types)
+        conditions.add(f"type IN ({places})", *sorted(where.types))
     rows = yield Fetch(
         f"SELECT {_EVENT} FROM events{conditions.where} ORDER BY seq LIMIT ?",
         (*conditions.args, limit),
@@ -163,10 +183,6 @@ def events(where: EventFilter, after: int, limit: int) -> Program[Page[Event]]:
         return Page(found, str(found[-1].seq))
     newest = yield Fetch("SELECT max(seq) FROM events")
     return Page(found, str(max(after, newest[0][0] or 0)))
-
-
-def _kind(type_: str) -> str:
-    return (_like(type_) or "")[1:-1] + ".%"
 
 
 def silent_agents(before: datetime, limit: int) -> Program[Sequence[Agent]]:

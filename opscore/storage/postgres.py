@@ -34,6 +34,7 @@ _TRANSACTION_SECONDS = 7.0
 # Short enough to try again, on another connection, while the leases last.
 _URGENT_SECONDS = 3.0
 _CACHED_STATEMENTS = 500
+_ENCODING = "UTF8"
 _TRIES = 5
 _LONGEST_PAUSE = 0.02
 _WAIT_AT_START = 30.0
@@ -194,6 +195,7 @@ class PostgresDriver(Driver):
         """However long that takes, and however long another process takes that does the same."""
         async with self._own_link(writing=True) as link:
             with _broken_as_unavailable():
+                _check_encoding(await link.fetchval("SHOW server_encoding"))
                 await _run(link, migrate(self.dialect, datetime.now(UTC)))
                 crash_point("postgres.schema-written")
                 await link.execute("COMMIT")
@@ -255,6 +257,16 @@ class PostgresDriver(Driver):
                 "as %XX, such as %2F for a slash."
             ) from None
         return link
+
+
+def _check_encoding(encoding: str) -> None:
+    """Refuse a database that cannot hold every text, and would fail at the first foreign name."""
+    if encoding != _ENCODING:
+        raise ConfigurationError(
+            f"OPSCORE_STORAGE_URL: the database has the encoding {encoding}, and Ops-Core needs "
+            f"{_ENCODING}; create one with: createdb --encoding={_ENCODING} --locale=C "
+            "--template=template0 NAME"
+        )
 
 
 def _commit() -> Program[None]:

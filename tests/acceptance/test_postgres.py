@@ -451,3 +451,25 @@ async def test_F10_a_stale_owner_writes_nothing(storage: Storage) -> None:
     with pytest.raises(VersionConflictError):
         await put(storage, bump(old.task, progress="late"))
     assert (await stored(storage, task)).owner == "woke"
+
+
+# --- what does not suit ---------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F113")
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_database_that_is_not_utf8_is_refused_at_start_and_left_empty(
+    server: LocalPostgres, encoding: str
+) -> None:
+    name = f"in_{encoding.lower()}"
+    keeper = await asyncpg.connect(server.url)
+    await keeper.execute(
+        f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    )
+    await keeper.close()
+    with pytest.raises(ConfigurationError, match=f"{encoding}.*createdb --encoding=UTF8"):
+        await open_storage(server.url_of(name), Retention())
+    reader = await asyncpg.connect(server.url_of(name))
+    tables = await reader.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+    await reader.close()
+    assert tables == 0

@@ -11,10 +11,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from opscore.api.importing import import_lines, read_lines
 from opscore.exceptions import ConfigurationError, ExportInProgressError
 from opscore.logging_config import log_operation
 from opscore.storage import Storage
-from opscore.storage.transfer import Writer, export_lines, import_lines
+from opscore.storage.transfer import Writer, export_lines
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +104,8 @@ async def _until_disconnect(receive: Receive) -> None:
 
 async def take_in(file: Path, storage: Storage) -> None:
     """Begin with what an export holds; the storage must be empty."""
-    with log_operation("import", file=str(file)), _opened(file) as lines:
-        await import_lines(storage, lines)
+    with log_operation("import", file=str(file)), _opened(file) as opened:
+        await import_lines(storage, read_lines(opened))
 
 
 @contextmanager

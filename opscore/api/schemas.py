@@ -10,6 +10,7 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Capability = Annotated[str, Field(min_length=1, max_length=128)]
 Capabilities = Annotated[tuple[Capability, ...], Field(max_length=64)]
+StateWordText = Annotated[str, Field(min_length=1, max_length=64)]
 Endpoint = Annotated[str, Field(min_length=1, max_length=2048)]
 # Strict, because true would otherwise count as 1.
 Concurrency = Annotated[int, Field(ge=1, le=1000, strict=True)]
@@ -84,7 +85,7 @@ class StateIn(LenientRequest):
     """A state report. `details` may name the task it speaks of."""
 
     agent_id: Annotated[str, Field(max_length=255)]
-    state: Annotated[str, Field(min_length=1, max_length=64)]
+    state: StateWordText
     timestamp: Moment | None = None
     details: dict[str, Any] | None = None
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
+from opscore.api.importing import import_lines, read_lines
 from opscore.cli.environment import BAD_SETTINGS
 from opscore.cli.exports import source_of
 from opscore.cli.progress import progress
@@ -17,7 +18,6 @@ from opscore.exceptions import ConfigurationError, OpsCoreError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.settings import load_settings
 from opscore.storage import Storage, open_storage, storage_of
-from opscore.storage.transfer import import_lines
 from opscore.storage.upkeep import IN_MEMORY, bring_up_to_date, is_in_memory, location, read_status
 
 FAILED = 1
@@ -118,10 +118,10 @@ async def _export(url: str, file: str) -> None:
 
 
 async def _import(url: str, file: str) -> None:
-    with _read(file) as lines:
+    with _read(file) as source:
         storage = await open_storage(url, Retention())
         try:
-            counts = await import_lines(storage, lines, progress)
+            counts = await import_lines(storage, read_lines(source), progress)
         finally:
             await storage.close()
     _note(f"Imported {_said(counts)}; the storage holds exactly what the export does.")
@@ -146,7 +146,7 @@ def _written(file: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _read(file: str) -> Iterator[IO[bytes]]:
+def _read(file: str) -> Iterator[BinaryIO]:
     if file == STANDARD:
         yield sys.stdin.buffer
         return

@@ -34,10 +34,10 @@ _NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
-def parse_json(raw: bytes) -> Any:
+def parse_json(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
     """Return the value of a JSON text; raise BadRequestError or ValidationError, never echo it."""
-    if raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _too_deep(_bare(raw)):
-        raise _refused(Fault("", f"Nest at most {MAX_DEPTH} levels deep.", "too_deep"))
+    if raw.count(b"[") + raw.count(b"{") > max_depth and _too_deep(_bare(raw), max_depth):
+        raise _refused(Fault("", f"Nest at most {max_depth} levels deep.", "too_deep"))
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -73,14 +73,14 @@ def _bare(raw: bytes) -> bytes:
     return _STRING.sub(b"", raw)
 
 
-def _too_deep(bare: bytes) -> bool:
+def _too_deep(bare: bytes, max_depth: int) -> bool:
     brackets = bare.translate(_ONE_SHAPE, _NOT_BRACKETS)
     # Each round takes away the innermost level. Brackets without a partner stay, for the parser.
-    for _ in range(MAX_DEPTH):
+    for _ in range(max_depth):
         if b"[]" not in brackets:
             break
         brackets = brackets.replace(b"[]", b"")
-    return b"[]" in brackets or brackets.count(b"[") > MAX_DEPTH
+    return b"[]" in brackets or brackets.count(b"[") > max_depth
 
 
 def _suspicious(raw: bytes, value: Any) -> bool:

@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
+from opscore.api.importing import import_lines
 from opscore.models import Retention
-from opscore.storage.transfer import import_lines
 from tests.api.service import Service, check_problem
 from tests.storages import Opener
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from opscore.api.importing import Reader
 from opscore.exceptions import ConfigurationError
 from opscore.models import (
     Change,
@@ -21,7 +22,6 @@ from opscore.storage.sql.codec import dump
 from opscore.storage.transfer import (
     PART_SIZE,
     Inventory,
-    Reader,
     TransferError,
     Writer,
     export_lines,
@@ -230,7 +230,7 @@ def damaged(lines: list[bytes]) -> Iterator[tuple[list[bytes], str]]:
     yield lines[1:], "not an export"
     yield [], "not an export"
     yield [b"\x00\x01", *lines[1:]], "not an export"
-    yield [lines[0].replace(b'"format":1', b'"format":9'), *lines[1:]], "format 9"
+    yield [lines[0].replace(b'"format":1', b'"format":9'), *lines[1:]], "another format"
     yield lines[:-1], "ends too early"
     yield [*lines[:5], *lines[6:]], "changed|not one of an export"
     yield swapped, "changed"

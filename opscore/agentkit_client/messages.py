@@ -3,7 +3,7 @@
 AgentKit forwards its own fields alone, so everything of ours travels inside `payload`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,12 @@ from opscore.models import Claim, MessageType, Task
 
 SENDER = "opscore_system_id"
 CANCEL_TYPE = "task_cancel"
+
+MAX_PRIOR_MESSAGES = 20
+MAX_PRIOR_MESSAGE = 4096
+"""In bytes of UTF-8."""
+
+_CUT = " …".encode()
 
 
 def task_message(claim: Claim) -> dict[str, Any]:
@@ -26,7 +32,8 @@ def task_message(claim: Claim) -> dict[str, Any]:
     }
     if task.message_type is MessageType.TOOL_INVOCATION:
         payload |= {"tool_name": task.tool_name, "arguments": task.parameters}
-    return _envelope(task, task.message_type.value, payload)
+    prior = prior_messages(claim.session.results)
+    return _envelope(task, task.message_type.value, payload, prior)
 
 
 def cancel_message(task: Task) -> dict[str, Any]:
@@ -47,7 +54,28 @@ def _place(task: Task) -> dict[str, Any]:
     return {"attempt": task.attempt, "workflow_id": task.workflow_id, "step_id": task.step_id}
 
 
-def _envelope(task: Task, message_type: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+def prior_messages(results: Mapping[str, Any]) -> list[str]:
+    """Return the newest results of a session in short, oldest first, as `step: result`."""
+    newest = list(results.items())[-MAX_PRIOR_MESSAGES:]
+    return [_shortened(f"{step}: {_text(result)}") for step, result in newest]
+
+
+def _text(result: Any) -> str:
+    if isinstance(result, str):
+        return result
+    return orjson.dumps(result, default=_plain).decode()
+
+
+def _shortened(text: str) -> str:
+    encoded = text.encode()
+    if len(encoded) <= MAX_PRIOR_MESSAGE:
+        return text
+    return encoded[: MAX_PRIOR_MESSAGE - len(_CUT)].decode(errors="ignore") + _CUT.decode()
+
+
+def _envelope(
+    task: Task, message_type: str, payload: Mapping[str, Any], prior: Sequence[str] = ()
+) -> dict[str, Any]:
     return {
         "senderId": SENDER,
         "messageType": message_type,
@@ -55,7 +83,7 @@ def _envelope(task: Task, message_type: str, payload: Mapping[str, Any]) -> dict
         "task_name": task_name(task),
         "opscore_session_id": task.session_id,
         "opscore_task_id": task.id,
-        "sessionContext": {"sessionId": task.session_id, "priorMessages": []},
+        "sessionContext": {"sessionId": task.session_id, "priorMessages": list(prior)},
     }
 
 

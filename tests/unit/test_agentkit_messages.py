@@ -1,5 +1,6 @@
 """The message on the wire, key by key."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +35,35 @@ def test_a_workflow_task_is_written_as_agentkit_reads_it() -> None:
         "opscore_task_id": TASK,
         "sessionContext": {"sessionId": SESSION, "priorMessages": []},
     }
+
+
+def prior(results: dict[str, Any]) -> list[str]:
+    claim = make_claim(make_task())
+    claim = replace(claim, session=replace(claim.session, results=results))
+    messages: list[str] = wire(task_message(claim))["sessionContext"]["priorMessages"]
+    return messages
+
+
+def test_prior_messages_hold_the_results_of_earlier_steps() -> None:
+    results = {"gather": {"notes": ["é"]}, "write": "a text", "count": 3, "rate": None}
+    assert prior(results) == [
+        'gather: {"notes":["é"]}',
+        "write: a text",
+        "count: 3",
+        "rate: null",
+    ]
+
+
+def test_prior_messages_hold_at_most_the_newest_twenty_results() -> None:
+    assert prior({f"s{n}": n for n in range(25)}) == [f"s{n}: {n}" for n in range(5, 25)]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "🙂"])
+def test_a_long_prior_message_is_cut_at_four_kib(letter: str) -> None:
+    [message] = prior({"gather": letter * 5000})
+    assert 4090 < len(message.encode()) <= 4096
+    assert message.startswith(f"gather: {letter}")
+    assert message.endswith(f"{letter} …")
 
 
 def test_a_tool_invocation_names_its_tool_and_arguments() -> None:

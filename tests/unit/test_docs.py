@@ -152,6 +152,7 @@ def shown(default: Any) -> str:
     ("words", "name"),
     [
         (Reason, "docs/reference/http-api.md"),
+        (Reason, "docs/how-to/why-does-it-wait.md"),
         (EventType, "docs/reference/http-api.md"),
         (FailureCode, "docs/explain/delivery.md"),
     ],

@@ -98,6 +98,13 @@ def test_what_an_operator_set_outlives_the_restart() -> None:
     assert (found["new"].concurrency, found["new"].standing) == (4, Standing.DRAINING)
 
 
+@pytest.mark.parametrize("names", [True, False, None])
+def test_how_the_agent_reports_is_known_after_the_restart(names: bool | None) -> None:
+    assert agents(announce("new", announced("old", -9, names_tasks=names)))["new"].names_tasks is (
+        names
+    )
+
+
 def test_an_announcement_that_was_overtaken_retires_itself() -> None:
     """The webhook of the first start arrives after that of the second one."""
     newer = announced("newer", -5, concurrency=3)

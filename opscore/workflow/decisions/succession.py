@@ -36,8 +36,8 @@ def settle_name(draft: Draft, agent: Agent, namesakes: tuple[Agent, ...], is_new
     for old in retired:
         _retire(draft, old, holder)
     newest = retired[-1]
-    settings = _operator_settings(draft, newest) if is_new and holder is agent else {}
-    draft.agent(holder, predecessors=_predecessors(holder, retired), **settings)
+    kept = _kept(draft, newest) if is_new and holder is agent else {}
+    draft.agent(holder, predecessors=_predecessors(holder, retired), **kept)
     return draft.latest(agent)
 
 
@@ -61,9 +61,9 @@ def _predecessors(holder: Agent, retired: list[Agent]) -> tuple[str, ...]:
     return tuple(known)[:MAX_PREDECESSORS]
 
 
-def _operator_settings(draft: Draft, old: Agent) -> dict[str, Any]:
-    """Return what an operator set for the agent: a restart does not undo it."""
-    settings: dict[str, Any] = {"concurrency": old.concurrency}
+def _kept(draft: Draft, old: Agent) -> dict[str, Any]:
+    """Return what outlives a restart: what an operator set, and how the agent reports."""
+    kept: dict[str, Any] = {"concurrency": old.concurrency, "names_tasks": old.names_tasks}
     if old.standing is Standing.DRAINING:
-        settings |= {"standing": Standing.DRAINING, "standing_since": draft.ctx.now}
-    return settings
+        kept |= {"standing": Standing.DRAINING, "standing_since": draft.ctx.now}
+    return kept

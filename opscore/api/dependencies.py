@@ -6,12 +6,10 @@ from typing import Annotated, Any, get_origin
 from fastapi import Depends, Header, Path, Query, Request
 
 from opscore.api.core import Core
+from opscore.api.validation import MAX_FAULTS, MAX_POINTER, VISIBLE_PATTERN
 from opscore.exceptions import Fault, ValidationError
 from opscore.lifecycle import Lifecycle
 from opscore.suggestions import closest
-
-_MAX_FAULTS = 50
-_MAX_POINTER = 200
 
 
 async def get_core(request: Request) -> Core:
@@ -43,7 +41,7 @@ async def known_query(request: Request) -> None:
     if len(faults) == 1:
         raise ValidationError(faults[0].message, faults=faults)
     if faults:
-        raise ValidationError("The query is not valid; see errors.", faults=faults[:_MAX_FAULTS])
+        raise ValidationError("The query is not valid; see errors.", faults=faults[:MAX_FAULTS])
 
 
 def _takes_several(annotation: Any) -> bool:
@@ -52,7 +50,7 @@ def _takes_several(annotation: Any) -> bool:
 
 def _query_fault(name: str, message: str, code: str = "extra_forbidden") -> Fault:
     escaped = name.replace("~", "~0").replace("/", "~1")
-    return Fault(f"/query/{escaped}"[:_MAX_POINTER], message, code)
+    return Fault(f"/query/{escaped}"[:MAX_POINTER], message, code)
 
 
 def _unknown(name: str, known: set[str]) -> str:
@@ -86,7 +84,7 @@ IdempotencyKey = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=255,
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=VISIBLE_PATTERN,
         description="The same key with the same request gives the same session for a day.",
     ),
 ]

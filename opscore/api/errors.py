@@ -1,18 +1,20 @@
 """Turns every error into the one JSON shape. Routes raise; they never build error answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from opscore.api.allowed import allowed_methods
+from opscore.api.validation import model_of, validation_error
 from opscore.exceptions import (
     BadRequestError,
     ConflictError,
-    Fault,
     ForbiddenError,
     MethodNotAllowedError,
     NotFoundError,
@@ -26,9 +28,6 @@ from opscore.exceptions import (
 )
 from opscore.middleware.problem import problem, request_id_of
 
-MAX_FAULTS = 50
-MAX_POINTER = 200
-
 _BY_STATUS: dict[int, tuple[type[OpsCoreError], str]] = {
     400: (BadRequestError, "The request could not be read; check its form."),
     401: (UnauthorizedError, "Send the API key as 'Authorization: Bearer <key>'."),
@@ -41,13 +40,6 @@ _BY_STATUS: dict[int, tuple[type[OpsCoreError], str]] = {
     422: (ValidationError, "The request is not valid; check it against /docs."),
     429: (TooManyRequestsError, "Too many requests; wait before the next."),
     503: (UnavailableError, "The service cannot answer for now; try again later."),
-}
-
-# These messages of pydantic quote what was sent.
-_UNQUOTED = {
-    "uuid_parsing": "Input should be a valid UUID",
-    "union_tag_invalid": "Input should name one of the known kinds",
-    "json_invalid": "Input should be valid JSON",
 }
 
 
@@ -64,7 +56,14 @@ async def _known(request: Request, error: Exception) -> Response:
 
 async def _invalid(request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else ()
-    return _answer(request, validation_error(found))
+    return _answer(request, validation_error(found, _body_model(request)))
+
+
+def _body_model(request: Request) -> type[BaseModel] | None:
+    """Return the model that the route reads its body as, if it does."""
+    route = request.scope.get("route")
+    body = route.body_field if isinstance(route, APIRoute) else None
+    return model_of(body.field_info.annotation) if body else None
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -80,30 +79,6 @@ async def _http(request: Request, error: Exception) -> Response:
 
 async def _unexpected(request: Request, _: Exception) -> Response:
     return _answer(request, _internal())
-
-
-def validation_error(errors: Sequence[Any]) -> ValidationError:
-    """Pydantic's errors as ours: where and why, never what was sent."""
-    faults = [_fault(error) for error in errors[:MAX_FAULTS]]
-    more = len(errors) - len(faults)
-    tail = f" {more} more are not listed." if more > 0 else ""
-    return ValidationError(f"The request is not valid; see errors.{tail}", faults=faults)
-
-
-def _fault(error: Mapping[str, Any]) -> Fault:
-    kind = str(error["type"])
-    message = _UNQUOTED.get(kind) or str(error["msg"]).rstrip(".")
-    return Fault(_pointer(error["loc"]), f"{message}.", kind)
-
-
-def _pointer(loc: Sequence[str | int]) -> str:
-    """A JSON pointer into the body; for the rest of the request, its part comes first."""
-    parts = loc[1:] if loc and loc[0] == "body" else loc
-    if loc and loc[0] == "query":
-        # Which of a parameter's values it is says nothing.
-        parts = loc[:2]
-    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-    return "".join(f"/{part}" for part in escaped)[:MAX_POINTER]
 
 
 def _internal() -> OpsCoreError:

@@ -1,12 +1,14 @@
 """What requests must look like. JSON is camelCase; AgentKit's own payloads keep their spelling."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+from opscore.api.validation import ID_PATTERN
+
+Id = Annotated[str, Field(pattern=ID_PATTERN)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Capability = Annotated[str, Field(min_length=1, max_length=128)]
 Capabilities = Annotated[tuple[Capability, ...], Field(max_length=64)]
@@ -26,7 +28,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError as error:
-        raise ValueError("must lie between the years 1 and 9999 in UTC") from error
+        raise ValueError("the time must lie between the years 1 and 9999 in UTC") from error
 
 
 _MOMENT = {
@@ -152,7 +154,7 @@ class RetryIn(Request):
 class ResultIn(Request):
     """How a task ended, said by its agent."""
 
-    status: Annotated[str, Field(pattern=r"^(completed|failed)$")]
+    status: Literal["completed", "failed"]
     result: Any = None
     error: Any = None
     attempt: Attempt | None = None

@@ -9,9 +9,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from opscore.api.core import Core
 from opscore.api.cursors import ListCursor
 from opscore.api.dependencies import AgentId, CoreDep, Cursor, LifecycleDep, Limit
-from opscore.api.errors import validation_error
 from opscore.api.problems import CHANGING, FINDING
 from opscore.api.schemas import StateIn
+from opscore.api.validation import validation_error
 from opscore.api.views import EventView, ListView, StateView
 from opscore.exceptions import BadRequestError, OpsCoreError, PayloadTooLargeError
 from opscore.middleware.problem import request_id_of, send_problem

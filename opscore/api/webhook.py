@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep
-from opscore.api.errors import validation_error
 from opscore.api.problems import problems
 from opscore.api.schemas import AgentDetails
+from opscore.api.validation import validation_error
 from opscore.api.views import MessageView
 from opscore.clock import Clock
 from opscore.crash_points import crash_point

@@ -174,6 +174,11 @@ def _faults_in(file: Path, error: OpsCoreError) -> tuple[Fault, ...]:
 
 def _invalid(faults: Sequence[Fault]) -> InvalidWorkflowError:
     detail = "The workflow definition is not valid. Each fault is listed with its place."
+    if len(faults) == 1:
+        place = faults[0].pointer.removeprefix("/")
+        detail = (
+            f"The workflow definition is not valid. {place and f'{place}: '}{faults[0].message}"
+        )
     return InvalidWorkflowError(detail, faults=faults)
 
 

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from pydantic import ValidationError as PydanticError
 
 from opscore import exceptions
-from opscore.api.errors import install_error_handlers, validation_error
+from opscore.api.errors import install_error_handlers
+from opscore.api.validation import validation_error
 from opscore.exceptions import (
     AgentNotFoundError,
     Fault,

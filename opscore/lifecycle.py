@@ -154,15 +154,17 @@ class Lifecycle:
 
     # --- states ---------------------------------------------------------------------------
 
-    async def set_state(self, report: StateReport) -> None:
-        """Take a state report, whatever it says of a task included."""
+    async def set_state(self, report: StateReport) -> str | None:
+        """Take a state report; return the sentence that says why it moved no task, if it should."""
         crash_point("report.received")
-        if await self._engine.agent_reported(report) is None:
+        change = await self._engine.agent_reported(report)
+        if change is None:
             raise AgentNotFoundError(
                 "No agent has this id. The report is kept for a minute and counts if the "
                 "agent's registration follows."
             )
         crash_point("report.committed")
+        return change.uncounted
 
     async def get_state(self, agent_id: str) -> AgentState:
         """The newest state that the agent reported, or that it has not reported any yet."""

@@ -14,7 +14,7 @@ from opscore import __version__
 from opscore.api import error_page, states
 from opscore.api.problems import ProblemView
 from opscore.api.schemas import AgentDetails, StateIn
-from opscore.api.views import MessageView
+from opscore.api.views import MessageView, ReportView
 from opscore.middleware.security_headers import RawHeaders, page_headers
 
 PAGES = "/docs"
@@ -93,5 +93,6 @@ def _models() -> dict[str, Any]:
         "Problem": ProblemView,
         "StateIn": StateIn,
         "MessageView": MessageView,
+        "ReportView": ReportView,
         "AgentDetails": AgentDetails,
     }

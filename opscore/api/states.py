@@ -12,7 +12,7 @@ from opscore.api.dependencies import AgentId, CoreDep, Cursor, LifecycleDep, Lim
 from opscore.api.problems import CHANGING, FINDING
 from opscore.api.schemas import StateIn
 from opscore.api.validation import validation_error
-from opscore.api.views import EventView, ListView, StateView
+from opscore.api.views import EventView, ListView, ReportView, StateView
 from opscore.exceptions import BadRequestError, OpsCoreError, PayloadTooLargeError
 from opscore.middleware.problem import request_id_of, send_problem
 from opscore.models import RESULT_LIMIT, StateReport
@@ -21,11 +21,18 @@ PATH = "/v1/opscore/agent/{agent_id}/state"
 _BEFORE_ID, _AFTER_ID = PATH.split("{agent_id}")
 BODY_LIMIT = RESULT_LIMIT + 4096
 
-_ACCEPTED = b'{"status":"success","message":"State update accepted"}'
-_HEADERS = [
-    (b"content-type", b"application/json"),
-    (b"content-length", str(len(_ACCEPTED)).encode()),
-]
+_MESSAGE = "State update accepted"
+_ACCEPTED = b'{"status":"success","message":"%s"}' % _MESSAGE.encode()
+
+
+def _headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+
+
+_HEADERS = _headers(_ACCEPTED)
 
 router = APIRouter(tags=["agents"])
 
@@ -46,12 +53,19 @@ class StateReports:
             await self._app(scope, receive, send)
             return
         try:
-            await _take(scope, agent_id)
+            uncounted = await _take(scope, agent_id)
         except OpsCoreError as error:
             await send_problem(send, error, request_id_of(scope))
             return
-        await send({"type": "http.response.start", "status": 202, "headers": _HEADERS})
-        await send({"type": "http.response.body", "body": _ACCEPTED})
+        body = _ACCEPTED if uncounted is None else _uncounted(uncounted)
+        headers = _HEADERS if uncounted is None else _headers(body)
+        await send({"type": "http.response.start", "status": 202, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _uncounted(reason: str) -> bytes:
+    view = ReportView(message=_MESSAGE, counted=False, reason=reason)
+    return str(view.model_dump_json()).encode()
 
 
 def _agent_id(scope: Scope) -> str | None:
@@ -65,13 +79,13 @@ def _agent_id(scope: Scope) -> str | None:
     return agent_id if agent_id and "/" not in agent_id else None
 
 
-async def _take(scope: Scope, agent_id: str) -> None:
+async def _take(scope: Scope, agent_id: str) -> str | None:
     core: Core = scope["app"].state.core
     state = scope["state"]
     size = len(state.get("body", b""))
     if size > BODY_LIMIT:
         raise PayloadTooLargeError("A state report may have at most 256 KiB; send less details.")
-    await core.lifecycle.set_state(_report(agent_id, state.get("json"), size))
+    return await core.lifecycle.set_state(_report(agent_id, state.get("json"), size))
 
 
 def _report(agent_id: str, document: Any, size: int) -> StateReport:
@@ -107,7 +121,7 @@ def openapi_entry() -> dict[str, Any]:
             "202": {
                 "description": "Accepted.",
                 "content": {
-                    "application/json": {"schema": {"$ref": "#/components/schemas/MessageView"}}
+                    "application/json": {"schema": {"$ref": "#/components/schemas/ReportView"}}
                 },
             },
             **{str(status): entry for status, entry in CHANGING.items()},

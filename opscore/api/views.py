@@ -24,6 +24,7 @@ from opscore.models import (
     WorkflowRevision,
     WorkflowSession,
     availability,
+    current_hold,
 )
 from opscore.workflow.queue import (
     DeadlineKind,
@@ -58,6 +59,13 @@ class ListView(View, Generic[T]):
 class MessageView(View):
     status: str = "success"
     message: str
+
+
+class ReportView(MessageView):
+    """`counted` is false, with a reason, if the report spoke of work and yet moved no task."""
+
+    counted: bool | None = None
+    reason: str | None = None
 
 
 # --- agents ------------------------------------------------------------------------------------
@@ -119,7 +127,7 @@ class AgentView(View):
 
 
 def _hold(agent: Agent) -> HoldView | None:
-    hold = agent.hold
+    hold = current_hold(agent)
     return HoldView(reason=hold.reason, since=hold.since, until=hold.until) if hold else None
 
 

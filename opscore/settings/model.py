@@ -73,6 +73,13 @@ class Settings(BaseSettings):
         le=30 * 86_400,
         description="Seconds of silence after which an agent counts as lost.",
     )
+    unsettled_grace: Seconds = Field(
+        30,
+        ge=0,
+        le=3600,
+        description="Seconds that an agent gets no task after an attempt was taken from it, unless "
+        "it names its tasks; 0 gives it the next one at once.",
+    )
     queue_limit: int = Field(
         1_000_000, ge=1, description="How many tasks may wait before triggers are refused."
     )
@@ -155,6 +162,7 @@ class Settings(BaseSettings):
             probe_interval=timedelta(seconds=self.probe_interval),
             assume_available=self.assume_available,
             silence_threshold=_seconds(self.silence_threshold),
+            unsettled_grace=timedelta(seconds=self.unsettled_grace),
         )
 
     @property

@@ -13,6 +13,7 @@ from opscore.models import (
     Task,
     TaskStatus,
     availability,
+    current_hold,
     slots,
 )
 
@@ -24,6 +25,7 @@ class Reason(StrEnum):
     RETRY_DELAYED = "retry_delayed"
     AGENT_BUSY = "agent_busy"
     AGENT_ON_HOLD = "agent_on_hold"
+    AGENT_UNSETTLED = "agent_unsettled"
     AGENT_DRAINING = "agent_draining"
     AGENT_LOST = "agent_lost"
     AGENT_DEREGISTERED = "agent_deregistered"
@@ -125,6 +127,9 @@ _HOLDS = {
     HoldReason.REPORTED_INITIALIZING: "says that it is initializing",
     HoldReason.NEVER_REPORTED: "has never reported a state",
     HoldReason.DELIVERY_FAILING: "could not be reached several times in a row",
+    HoldReason.UNSETTLED_ATTEMPT: (
+        "may still work on an attempt that was taken back, and has not named a task in its reports"
+    ),
 }
 
 _STANDINGS = {
@@ -206,6 +211,7 @@ def _nobody_free(task: Task, lane: LaneFacts, obstacles: list[Obstacle]) -> Pend
 _WORDS = {
     Reason.AGENT_BUSY: "busy",
     Reason.AGENT_ON_HOLD: "on hold",
+    Reason.AGENT_UNSETTLED: "not done with an earlier attempt",
     Reason.AGENT_DRAINING: "draining",
     Reason.AGENT_LOST: "lost",
     Reason.AGENT_DEREGISTERED: "deregistered",
@@ -218,11 +224,12 @@ def _obstacle(candidate: Candidate) -> Obstacle:
         code, what, remedy = _STANDINGS[agent.standing]
         why = f": {agent.standing_reason}" if agent.standing_reason else ""
         return _about(candidate, code, f"{what}{why}", remedy, agent.standing_since)
-    if agent.hold is not None:
-        remedy = "it reports idle" if agent.hold.until is None else "it reports idle or time passes"
-        what = _HOLDS[agent.hold.reason]
-        hold = agent.hold
-        return _about(candidate, Reason.AGENT_ON_HOLD, what, remedy, hold.since, hold.until)
+    hold = current_hold(agent)
+    if hold is not None:
+        is_unsettled = hold.reason is HoldReason.UNSETTLED_ATTEMPT
+        code = Reason.AGENT_UNSETTLED if is_unsettled else Reason.AGENT_ON_HOLD
+        remedy = "it reports idle" if hold.until is None else "it reports idle or time passes"
+        return _about(candidate, code, _HOLDS[hold.reason], remedy, hold.since, hold.until)
     if candidate.in_flight >= slots(agent):
         is_full = availability(agent, candidate.in_flight) is Availability.BUSY
         limit = f"{candidate.in_flight} of {agent.concurrency} tasks"

@@ -176,3 +176,62 @@ async def test_numbers_in_details_come_back_as_they_were(service: Service) -> No
     details = {"big": 2**53, "small": -(2**53), "float": math.pi, "text": "é\u2028"}
     await service.report(details=details)
     assert (await service.json("agent/a1/state"))["details"] == orjson.loads(orjson.dumps(details))
+
+
+# --- whether a report counted ------------------------------------------------------------------
+
+
+async def test_report_that_says_nothing_of_work_is_answered_as_ever(service: Service) -> None:
+    await service.register()
+    answer = await service.post("agent/a1/state", {"agentId": "a1", "state": "idle"})
+    assert answer.json() == {"status": "success", "message": "State update accepted"}
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({"state": "active", "details": {"task_id": "nobody-knows"}}, "No task has the id"),
+        ({"state": "idle", "timestamp": NOW}, "The same report came before"),
+    ],
+)
+async def test_report_that_does_not_count_says_why(
+    service: Service, body: dict[str, Any], reason: str
+) -> None:
+    await service.register()
+    said = {"agentId": "a1", "timestamp": NOW, **body}
+    if "details" not in body:
+        await service.post("agent/a1/state", said)
+    answer = (await service.post("agent/a1/state", said)).json()
+    assert (answer["status"], answer["counted"]) == ("success", False)
+    assert reason in answer["reason"]
+
+
+async def test_report_of_unknown_task_does_not_hold_the_agent(service: Service) -> None:
+    await service.register()
+    await service.report(state="active", details={"task_id": "nobody-knows"})
+    agent = await service.json("agent/a1")
+    assert (agent["availability"], agent["hold"]) == ("available", None)
+
+
+async def test_report_of_deregistered_agent_is_answered_with_what_that_means(
+    service: Service,
+) -> None:
+    await service.register()
+    await service.call("DELETE", "agent/a1")
+    answer = (await service.post("agent/a1/state", {"agentId": "a1", "state": "idle"})).json()
+    assert answer["counted"] is False
+    assert "registers again" in answer["reason"]
+
+
+@pytest.mark.fault("F100")
+async def test_cancelled_agent_without_ids_is_shown_as_held_for_its_attempt(
+    service: Service,
+) -> None:
+    await service.register()
+    first = await service.trigger()
+    await service.post(f"session/{first}/cancel", {})
+    second = await service.trigger()
+    hold = (await service.json("agent/a1"))["hold"]
+    assert hold["reason"] == "unsettled_attempt"
+    why = await service.json(f"task/{(await service.task(second))['taskId']}/why")
+    assert why["reason"]["code"] == "agent_unsettled"

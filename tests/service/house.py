@@ -126,7 +126,7 @@ class House:
         self.spawn(self.orphans.run())
         await settle(50)
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = asyncio.create_task(work)
         self._running.append(task)
         return task

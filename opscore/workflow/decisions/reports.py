@@ -10,6 +10,7 @@ from opscore.models import (
     EventType,
     OpenEntry,
     SessionStatus,
+    Standing,
     StateReport,
     StateWord,
     Task,
@@ -46,8 +47,15 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
         note_late(draft, taken.late, facts.agent.id, report.state)
     elif taken.entry is not None:
         _note_entry(draft, taken.entry, facts.agent.id, report.state)
-    draft.uncounted = taken.uncounted
+    is_gone = facts.agent.standing is Standing.DEREGISTERED
+    draft.uncounted = taken.uncounted or (_DEREGISTERED if is_gone else None)
     return draft.change()
+
+
+_DEREGISTERED = (
+    "The agent was deregistered: its reports are kept, but it gets no task until it registers "
+    "again."
+)
 
 
 def _carry_out(draft: Draft, subject: TaskFacts, report: StateReport, taken: Attribution) -> None:

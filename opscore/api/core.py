@@ -30,6 +30,7 @@ from opscore.workflow.invariants import Checker
 from opscore.workflow.journal import log_events
 from opscore.workflow.orphans import OrphanedTasks
 from opscore.workflow.replicas import Presence
+from opscore.workflow.retention import RetentionLoop
 from opscore.workflow.timekeeper import Timekeeper
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Core:
     timekeeper: Timekeeper = field(init=False)
     orphans: OrphanedTasks = field(init=False)
     housekeeper: Housekeeper = field(init=False)
+    retention: RetentionLoop = field(init=False)
     presence: Presence = field(init=False)
     checker: Checker = field(init=False)
     storage_check: StorageCheck = field(init=False)
@@ -75,7 +77,8 @@ class Core:
         )
         self.timekeeper = Timekeeper(self.engine)
         self.orphans = OrphanedTasks(self.engine)
-        self.housekeeper = Housekeeper(self.engine, settings.retention, self.replica_id)
+        self.housekeeper = Housekeeper(self.engine)
+        self.retention = RetentionLoop(self.engine, settings.retention, self.replica_id)
         self.checker = Checker(self.engine, self.replica_id)
         self.storage_check = StorageCheck(self.storage, self.clock)
         self.presence = Presence(self.storage, self.clock, self._replica())
@@ -92,6 +95,7 @@ class Core:
         self._spawn("timekeeper", self.timekeeper.run)
         self._spawn("orphaned tasks", self.orphans.run)
         self._spawn("housekeeper", self.housekeeper.run)
+        self._spawn("retention", self.retention.run)
         self._spawn("heartbeat", self.presence.run)
         self._spawn("invariant checker", self.checker.run)
         crash_point("start.running")

@@ -82,7 +82,7 @@ def _dispatching(core: Core) -> Iterator[Metric]:
 
 def _upkeep(core: Core) -> Iterator[Metric]:
     forgotten = "Records that retention has forgotten."
-    yield _each("forgotten", forgotten, "kind", core.housekeeper.forgotten, CounterMetricFamily)
+    yield _each("forgotten", forgotten, "kind", core.retention.forgotten, CounterMetricFamily)
     repaired = "What the invariant checker has repaired; in a healthy system nothing."
     yield _each("repaired", repaired, "found", core.checker.repaired, CounterMetricFamily)
 

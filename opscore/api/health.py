@@ -141,7 +141,7 @@ def _readiness(core: Core, seen: Observation, named: bool) -> ReadyView:
         tasks_waiting=counts.waiting,
         tasks_in_flight=counts.in_flight,
         messages_under_way=core.dispatcher.under_way,
-        forgotten=dict(core.housekeeper.forgotten),
+        forgotten=dict(core.retention.forgotten),
         event_loop_lag_seconds=round(core.housekeeper.lag, 3),
         worst_event_loop_lag_seconds=round(core.housekeeper.worst_lag, 3),
         dropped_log_lines=core.dropped_log_lines(),

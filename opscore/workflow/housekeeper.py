@@ -3,15 +3,12 @@
 import asyncio
 import logging
 import time
-from collections import Counter
 
 from opscore.crash_points import crash_point
 from opscore.exceptions import OpsCoreError, StorageError, VersionConflictError
-from opscore.models import Change, Event, EventType, Retention
 from opscore.storage.damage import UNREADABLE, await_or_none
 from opscore.workflow.decisions import lose_silent_agent
 from opscore.workflow.engine import Engine
-from opscore.workflow.replicas import on_duty
 
 logger = logging.getLogger(__name__)
 
@@ -20,25 +17,16 @@ _TICKS_BETWEEN_ROUNDS = 5
 _LAG_WARNING = 1.0
 _DRIFT_WARNING = 10.0
 _BATCH = 100
-_DUTY = "retention"
 
 
 class Housekeeper:
-    """`lag` is how late the event loop was at the last tick, `worst_lag` at the worst one.
+    """`lag` is how late the event loop was at the last tick, `worst_lag` at the worst one."""
 
-    `forgotten` counts what this process has forgotten, by kind.
-    """
-
-    def __init__(
-        self, engine: Engine, retention: Retention, owner: str, tick: float = _TICK
-    ) -> None:
+    def __init__(self, engine: Engine, tick: float = _TICK) -> None:
         self._engine = engine
-        self._retention = retention
-        self._owner = owner
         self._tick_length = tick
         self.lag = 0.0
         self.worst_lag = 0.0
-        self.forgotten: Counter[str] = Counter()
         self._drift = 0.0
 
     async def run(self) -> None:
@@ -69,15 +57,14 @@ class Housekeeper:
             )
 
     async def round(self) -> None:
-        """What fails is told and tried again in the next round; the rest goes on."""
+        """What fails is told and tried again in the next round."""
         self._watch_the_clock()
-        for work in (self._lose_silent, self._forget):
-            try:
-                await work()
-            except (StorageError, VersionConflictError) as error:
-                _put_off(error)
-            except UNREADABLE as error:
-                logger.error("Housekeeping met what it cannot read.", exc_info=error)
+        try:
+            await self._lose_silent()
+        except (StorageError, VersionConflictError) as error:
+            _put_off(error)
+        except UNREADABLE as error:
+            logger.error("Housekeeping met what it cannot read.", exc_info=error)
 
     async def _lose_silent(self) -> None:
         threshold = self._engine.policy.silence_threshold
@@ -97,25 +84,6 @@ class Housekeeper:
             # Raises where that is not for this one alone.
             await self._engine.storage.ping()
             _put_off(error)
-
-    async def _forget(self) -> None:
-        """Batch after batch while on duty, with a turn for everybody else in between."""
-        total: Counter[str] = Counter()
-        now = self._engine.clock.now()
-        while await on_duty(self._engine.storage, self._engine.clock, _DUTY, self._owner):
-            crash_point("prune.before")
-            counts = await self._engine.storage.prune(self._retention, now)
-            if not counts:
-                break
-            total.update(counts)
-            self.forgotten.update(counts)
-            crash_point("prune.batch-done")
-            await asyncio.sleep(0)
-        if total:
-            logger.info("Forgot what has ended and is too old or too much: %s", dict(total))
-            event = Event(EventType.STORAGE_PRUNED, now, data=dict(total))
-            await self._engine.apply(Change(events=(event,)))
-            crash_point("prune.recorded")
 
 
 def _put_off(error: OpsCoreError) -> None:

@@ -22,6 +22,7 @@ from opscore.api import core
 from opscore.cli.service import run_service
 from opscore.workflow import dispatcher
 from opscore.workflow.housekeeper import Housekeeper
+from opscore.workflow.retention import RetentionLoop
 
 BROKEN = 70
 LEASE = 0.6
@@ -31,6 +32,7 @@ TICK = 0.02
 def hasten() -> None:
     dispatcher.LEASE = timedelta(seconds=LEASE)
     vars(core)["Housekeeper"] = partial(Housekeeper, tick=TICK)
+    vars(core)["RetentionLoop"] = partial(RetentionLoop, interval=timedelta(seconds=TICK))
 
 
 def serve_orders() -> None:

@@ -32,6 +32,7 @@ from opscore.workflow.dispatcher import Courier, Dispatcher
 from opscore.workflow.engine import Engine
 from opscore.workflow.housekeeper import Housekeeper
 from opscore.workflow.orphans import OrphanedTasks
+from opscore.workflow.retention import RetentionLoop
 from opscore.workflow.timekeeper import Timekeeper
 from tests.builders import definition
 from tests.fakes import ManualClock, settle
@@ -114,7 +115,8 @@ class House:
         )
         self.timekeeper = Timekeeper(self.engine)
         self.orphans = OrphanedTasks(self.engine)
-        self.housekeeper = Housekeeper(self.engine, retention or Retention(), owner, tick=0.001)
+        self.housekeeper = Housekeeper(self.engine, tick=0.001)
+        self.retention = RetentionLoop(self.engine, retention or Retention(), owner)
         self._running: list[asyncio.Task[None]] = []
 
     # --- running --------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The housekeeper: forgetting, silent agents, and a blocked event loop."""
+"""The housekeeper: silent agents, the clock, and a blocked event loop."""
 
 import time
 from datetime import timedelta
@@ -8,116 +8,18 @@ import pytest
 
 from opscore.exceptions import StorageError
 from opscore.models import (
-    Answered,
     Change,
-    EventType,
     Policy,
-    Retention,
-    SessionStatus,
     Standing,
     StateReport,
-    TaskResult,
 )
 from tests import builders
-from tests.builders import at
 from tests.contract.shelf import put
 from tests.fakes import settle
 from tests.moody import Moody
 from tests.service.conftest import Builder
-from tests.service.house import Switchboard
 
-DAY = 86400.0
-
-
-# --- forgetting -------------------------------------------------------------------------------
-
-
-async def test_F17_what_ended_long_ago_is_forgotten_and_that_is_told(build: Builder) -> None:
-    house = await build(Switchboard(always=Answered(1)))
-    await house.register()
-    for _ in range(3):
-        await house.trigger()
-    await house.lifecycle.drain_agent("a1")
-    waiting = await house.trigger()
-    await house.pass_time(8 * DAY, step=DAY)
-    await house.housekeeper.round()
-    counts = await house.storage.counts()
-    assert (counts.sessions, counts.tasks, counts.agents) == (1, 1, 1)
-    assert (await house.session(waiting.id)).status is SessionStatus.PENDING
-    (event,) = await house.events(EventType.STORAGE_PRUNED)
-    assert (event.data["sessions"], event.data["tasks"]) == (3, 3)
-    assert event.data["events"] > 0
-
-
-async def test_F17_batch_after_batch_until_the_bound_is_kept(build: Builder) -> None:
-    retention = Retention(ended_sessions=2, batch=3)
-    house = await build(Switchboard(always=Answered(1)), retention=retention)
-    await house.register()
-    for _ in range(12):
-        await house.trigger()
-    await house.housekeeper.round()
-    assert (await house.storage.counts()).sessions == 2
-    (event,) = await house.events(EventType.STORAGE_PRUNED)
-    assert event.data == house.housekeeper.forgotten == {"sessions": 10, "tasks": 10}
-
-
-class TakesLong(Moody):
-    """Each batch takes a minute, after which somebody else takes up the duty."""
-
-    async def ask(self, method: str, *args: Any, **named: Any) -> Any:
-        answer = await super().ask(method, *args, **named)
-        if method == "prune":
-            now = args[1] + timedelta(minutes=1)
-            assert await self.behind.take_duty("retention", "d2", now, now + timedelta(minutes=1))
-        return answer
-
-
-async def test_whoever_has_lost_the_duty_stops_forgetting(build: Builder) -> None:
-    retention = Retention(ended_sessions=0, batch=3)
-    storage = await build.storage(TakesLong)
-    house = await build(Switchboard(always=Answered(1)), storage=storage, retention=retention)
-    await house.register()
-    for _ in range(8):
-        await house.trigger()
-    await house.housekeeper.round()
-    assert storage.asked["prune"] == 1
-    assert (await house.storage.counts()).sessions == 5
-    (event,) = await house.events(EventType.STORAGE_PRUNED)
-    assert event.data["sessions"] == 3
-    await house.housekeeper.round()
-    assert storage.asked["prune"] == 1
-
-
-async def test_nothing_to_forget_is_not_worth_a_word(build: Builder) -> None:
-    house = await build()
-    await house.register()
-    await house.trigger()
-    await house.housekeeper.round()
-    assert await house.events(EventType.STORAGE_PRUNED) == []
-
-
-class Forgetful(Moody):
-    """Everything that has ended is forgotten between the reading of a task and the write."""
-
-    async def task_facts(self, task_id: str) -> Any:
-        found = await self.ask("task_facts", task_id)
-        await self.behind.prune(Retention(ended_sessions=0), at(0))
-        return found
-
-
-async def test_F17_a_late_result_of_a_session_that_is_being_forgotten_leaves_nothing(
-    build: Builder,
-) -> None:
-    storage = await build.storage(Moody)
-    house = await build(Switchboard(always=Answered(1)), storage=storage)
-    await house.register()
-    await house.trigger()
-    task = await house.task()
-    forgetful = Forgetful(storage.behind)
-    late = await build(storage=forgetful, running=False)
-    assert await late.engine.task_reported(task.id, TaskResult(succeeded=True)) is None
-    assert forgetful.asked["apply"] == 1
-    assert await house.events(EventType.TASK_LATE) == []
+SILENCE_OF_A_MINUTE = Policy(silence_threshold=timedelta(seconds=60))
 
 
 # --- silent agents ----------------------------------------------------------------------------
@@ -160,16 +62,11 @@ async def test_what_cannot_be_read_or_written_does_not_end_a_round(
 ) -> None:
     storage = await build.storage(Damaged)
     storage.raising = raising
-    policy, retention = Policy(silence_threshold=timedelta(seconds=60)), Retention(ended_sessions=0)
-    courier = Switchboard(always=Answered(1))
-    house = await build(courier, policy, storage=storage, retention=retention)
+    house = await build(policy=SILENCE_OF_A_MINUTE, storage=storage)
     await house.register("a2")
-    await house.trigger(agent_id="a2")
     await put(storage.behind, builders.agent("a1"))
     await house.pass_time(70, step=10)
-    running = house.spawn(house.housekeeper.run())
-    await house.eventually(lambda: bool(house.housekeeper.forgotten))
-    assert not running.done()
+    await house.housekeeper.round()
     standings = [(await storage.behind.agent(one)) for one in ("a1", "a2")]
     assert [one.agent.standing for one in standings if one] == [Standing.REGISTERED, Standing.LOST]
     if isinstance(raising, StorageError):
@@ -200,19 +97,18 @@ async def test_it_makes_its_rounds_and_outlasts_a_storage_that_is_away(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = await build.storage(Moody)
-    retention = Retention(ended_sessions=0)
-    house = await build(Switchboard(always=Answered(1)), storage=storage, retention=retention)
+    house = await build(policy=SILENCE_OF_A_MINUTE, storage=storage)
     await house.register()
-    await house.trigger()
+    await house.pass_time(70, step=10)
     storage.away = True
     running = house.spawn(house.housekeeper.run())
     await house.eventually(lambda: "Housekeeping is put off" in caplog.text)
     storage.away = False
-    pruned: list[Change] = []
-    house.engine.subscribe(pruned.append)
-    await house.eventually(lambda: bool(pruned))
+    lost: list[Change] = []
+    house.engine.subscribe(lost.append)
+    await house.eventually(lambda: bool(lost))
     assert not running.done()
-    assert (await house.storage.counts()).sessions == 0
+    assert (await house.lifecycle.get_agent("a1")).agent.standing is Standing.LOST
 
 
 @pytest.mark.storages("memory")

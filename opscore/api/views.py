@@ -17,6 +17,7 @@ from opscore.models import (
     EventType,
     HoldReason,
     MessageType,
+    RevisionInfo,
     SessionStatus,
     StateWord,
     Task,
@@ -183,6 +184,18 @@ class WorkflowView(View):
             saved_at=saved.saved_at,
             definition=dump_definition(definition),
         )
+
+
+class RevisionView(View):
+    """A revision; `GET workflow/{id}?revision=n` has its definition."""
+
+    workflow_id: str
+    revision: int
+    saved_at: datetime
+
+    @classmethod
+    def of(cls, info: RevisionInfo) -> "RevisionView":
+        return cls(workflow_id=info.workflow_id, revision=info.revision, saved_at=info.saved_at)
 
 
 class ValidView(View):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from opscore.api.cursors import ListCursor
 from opscore.api.dependencies import CoreDep, Cursor, Limit, Revision, WorkflowId
 from opscore.api.problems import FINDING, READING, WRITING, problems
-from opscore.api.views import ListView, ValidView, WorkflowView
+from opscore.api.views import ListView, RevisionView, ValidView, WorkflowView
 from opscore.exceptions import BadRequestError, ConflictError
 from opscore.models import WorkflowDefinition
 from opscore.workflow.templates import dump_definition, load_workflow_template, parse_definition
@@ -109,10 +109,13 @@ async def delete_workflow(workflow_id: WorkflowId, core: CoreDep) -> None:
 
 
 @router.get("/workflow/{workflow_id}/revisions", responses=FINDING)
-async def list_revisions(workflow_id: WorkflowId, core: CoreDep) -> ListView[WorkflowView]:
-    """All revisions, newest first."""
-    revisions = await core.catalog.revisions(workflow_id)
-    return ListView(items=[WorkflowView.of(saved) for saved in revisions])
+async def list_revisions(
+    workflow_id: WorkflowId, core: CoreDep, cursor: Cursor = None, limit: Limit = 50
+) -> ListView[RevisionView]:
+    """The revisions that are kept, newest first, without their definitions."""
+    page = await core.catalog.revisions(workflow_id, cursor, limit)
+    items = [RevisionView.of(info) for info in page.items]
+    return ListView(items=items, next_cursor=page.next_cursor)
 
 
 async def _save(core: CoreDep, definition: WorkflowDefinition, response: Response) -> WorkflowView:

@@ -133,3 +133,12 @@ class WorkflowRevision:
     @property
     def id(self) -> str:
         return self.definition.id
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionInfo:
+    """A revision without its definition, which may be large."""
+
+    workflow_id: str
+    revision: int
+    saved_at: datetime

@@ -21,6 +21,7 @@ from opscore.models import (
     RegistrationFacts,
     Replica,
     Retention,
+    RevisionInfo,
     SessionFacts,
     SessionFilter,
     StateReport,
@@ -34,6 +35,9 @@ from opscore.storage.portable import BATCH, Portable
 
 EARLY_REPORT_AGE = timedelta(seconds=60)
 """How long a report waits for the registration of its agent."""
+
+REVISIONS_KEPT = 100
+"""So many of a workflow's newest revisions are kept; older ones only while a session has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,9 @@ class Storage(ABC):
         otherwise VersionConflictError. So must each session be stored that only events name, or
         nobody would ever forget them, and a new agent must have the state that the early report
         kept for it says, which is dropped then. A workflow revision must be the newest stored
-        one + 1, or VersionConflictError.
+        one + 1, or VersionConflictError. With it, revisions of the workflow are deleted that are
+        older than its newest `REVISIONS_KEPT` and that no stored session has; one whose
+        definition is equal to that of a session may stay.
 
         A receipt that is stored already raises WebhookReplayedError; a stored key raises
         IdempotencyKeyUsedError, until `idempotency` found it expired or `prune` removed it.
@@ -212,8 +218,10 @@ class Storage(ABC):
         """The newest revision of each workflow, by id."""
 
     @abstractmethod
-    async def workflow_revisions(self, workflow_id: str) -> Sequence[WorkflowRevision]:
-        """All revisions, newest first; empty when unknown or deleted."""
+    async def workflow_revisions(
+        self, workflow_id: str, cursor: str | None, limit: int
+    ) -> Page[RevisionInfo]:
+        """The revisions that are kept, newest first; empty when unknown or deleted."""
 
     @abstractmethod
     async def session(self, session_id: str) -> WorkflowSession | None:

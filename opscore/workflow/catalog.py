@@ -8,7 +8,7 @@ from typing import Any
 
 from opscore.crash_points import crash_point
 from opscore.exceptions import VersionConflictError, WorkflowNotFoundError
-from opscore.models import WorkflowDefinition, WorkflowRevision
+from opscore.models import Page, RevisionInfo, WorkflowDefinition, WorkflowRevision
 from opscore.workflow.engine import Engine
 from opscore.workflow.templates import load_workflow_template, read_templates
 from opscore.workflow.turns import Turns
@@ -68,11 +68,13 @@ class Catalog:
             raise _unknown(revision)
         return saved
 
-    async def revisions(self, workflow_id: str) -> tuple[WorkflowRevision, ...]:
-        revisions = tuple(await self._storage.workflow_revisions(workflow_id))
-        if not revisions:
+    async def revisions(
+        self, workflow_id: str, cursor: str | None, limit: int
+    ) -> Page[RevisionInfo]:
+        page = await self._storage.workflow_revisions(workflow_id, cursor, limit)
+        if not page.items and cursor is None:
             raise _unknown(None)
-        return revisions
+        return page
 
     async def delete_workflow(self, workflow_id: str) -> None:
         """No new sessions; the running ones keep their definition."""

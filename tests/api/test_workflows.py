@@ -98,8 +98,11 @@ async def test_reading_a_workflow_and_its_revisions(service: Service) -> None:
     await service.post("workflows", {**DEFINITION, "name": "Changed"})
     assert (await service.json("workflow/brief"))["name"] == "Changed"
     assert (await service.json("workflow/brief", revision=1))["name"] is None
-    revisions = (await service.json("workflow/brief/revisions"))["items"]
-    assert [item["revision"] for item in revisions] == [2, 1]
+    first = await service.json("workflow/brief/revisions", limit=1)
+    assert [item["revision"] for item in first["items"]] == [2]
+    assert "definition" not in first["items"][0]
+    second = await service.json("workflow/brief/revisions", cursor=first["nextCursor"])
+    assert ([item["revision"] for item in second["items"]], second["nextCursor"]) == ([1], None)
 
 
 async def test_the_definition_that_is_shown_can_be_saved_again(service: Service) -> None:

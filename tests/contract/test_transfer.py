@@ -128,8 +128,8 @@ async def test_what_must_not_happen_twice_does_not(open_with: Opener) -> None:
     facts = await target.registration_facts("e2", at(0))
     assert facts.early_report == builders.report(agent_id="e2")
     assert await target.prune(Retention(), at(301)) == await source.prune(Retention(), at(301))
-    revisions = await target.workflow_revisions("saved")
-    assert [saved.revision for saved in revisions] == [2, 1]
+    revisions = await target.workflow_revisions("saved", None, 100)
+    assert [saved.revision for saved in revisions.items] == [2, 1]
     assert [event.seq for event in await events(target, agent_id="a1")] == [
         event.seq for event in await events(source, agent_id="a1")
     ]

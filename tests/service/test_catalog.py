@@ -30,7 +30,8 @@ async def test_a_definition_is_saved_once_and_changes_make_revisions(build: Buil
     assert await house.catalog.create_workflow(CHANGED) == (second, True)
     assert await house.catalog.get_workflow_definition("flow") == second
     assert (await house.catalog.get_workflow_definition("flow", 1)).definition == FLOW
-    assert [one.revision for one in await house.catalog.revisions("flow")] == [2, 1]
+    page = await house.catalog.revisions("flow", None, 10)
+    assert [one.revision for one in page.items] == [2, 1]
     saved = await house.events(EventType.WORKFLOW_SAVED)
     assert [event.data for event in saved] == [
         {"workflowId": "flow", "revision": 1},
@@ -49,7 +50,7 @@ async def test_what_is_unknown_or_deleted_is_not_found(build: Builder) -> None:
         await house.catalog.get_workflow_definition("flow", 2)
     await house.catalog.delete_workflow("flow")
     with pytest.raises(WorkflowNotFoundError):
-        await house.catalog.revisions("flow")
+        await house.catalog.revisions("flow", None, 10)
     assert len(await house.events(EventType.WORKFLOW_DELETED)) == 1
     saved, created = await house.catalog.create_workflow(CHANGED)
     assert (saved.revision, created) == (1, True)
@@ -76,7 +77,8 @@ async def test_40_revisions_of_one_workflow_saved_at_once_are_all_kept(build: Bu
     await settle(50)
     storage.gate.set()
     await saves
-    assert [one.revision for one in await house.catalog.revisions("flow")] == [*range(40, 0, -1)]
+    page = await house.catalog.revisions("flow", None, 100)
+    assert [one.revision for one in page.items] == [*range(40, 0, -1)]
 
 
 async def test_a_template_is_read_and_saved(build: Builder) -> None:

@@ -19,6 +19,7 @@ from opscore.models import (
     agent_lane,
     slots,
 )
+from opscore.storage.interface import REVISIONS_KEPT
 from opscore.storage.memory.events import EventLog
 from opscore.storage.memory.lanes import Lanes, Place
 from opscore.storage.memory.listing import NewestFirst
@@ -49,6 +50,7 @@ class Records:
         self._named: dict[str, set[str]] = {}
         self._in_flight: dict[str, dict[str, None]] = {}
         self._waiting_for: Counter[str] = Counter()
+        self._used_revisions: Counter[tuple[str, int]] = Counter()
 
     # --- reading --------------------------------------------------------------------------
 
@@ -143,11 +145,24 @@ class Records:
             if not self._serving[lane]:
                 del self._serving[lane]
 
+    def put_workflow(self, saved: WorkflowRevision) -> None:
+        """Add a revision, and delete old ones that no session has."""
+        revisions = self.workflows.setdefault(saved.id, [])
+        revisions.append(saved)
+        oldest = saved.revision - REVISIONS_KEPT
+        if revisions[0].revision <= oldest:
+            self.workflows[saved.id] = [
+                one
+                for one in revisions
+                if one.revision > oldest or self._used_revisions[saved.id, one.revision]
+            ]
+
     def put_session(self, session: WorkflowSession) -> None:
         before = self.sessions.get(session.id)
         self.sessions[session.id] = session
         if before is None:
             self.sessions_by_age.add(session.created_at, session.id)
+            self._used_revisions[session.workflow_id, session.workflow_revision] += 1
         ended_at = before.ended_at if before is not None else None
         if session.ended_at is not None and ended_at is None:
             self.ended_sessions.append((session.ended_at, session.id))
@@ -237,12 +252,19 @@ class Records:
 
     def forget_session(self, session_id: str) -> int:
         """Forget an ended session with its tasks and events; how many tasks went."""
-        self.session_statuses[self.sessions.pop(session_id).status] -= 1
+        session = self.sessions.pop(session_id)
+        self.session_statuses[session.status] -= 1
+        self._use_no_more(session.workflow_id, session.workflow_revision)
         task_ids = self.session_tasks.pop(session_id, ())
         for task_id in task_ids:
             self.statuses[self.tasks.pop(task_id).status] -= 1
         self.events.forget_session(session_id)
         return len(task_ids)
+
+    def _use_no_more(self, workflow_id: str, revision: int) -> None:
+        self._used_revisions[workflow_id, revision] -= 1
+        if not self._used_revisions[workflow_id, revision]:
+            del self._used_revisions[workflow_id, revision]
 
     def forget_agent(self, agent_id: str) -> None:
         agent = self.agents.pop(agent_id)

@@ -22,6 +22,7 @@ from opscore.models import (
     Page,
     RegistrationFacts,
     Retention,
+    RevisionInfo,
     SessionFacts,
     SessionFilter,
     Standing,
@@ -133,7 +134,7 @@ class MemoryStorage(MemoryReplicas):
 
     def _write_rest(self, change: Change) -> None:
         if change.workflow is not None:
-            self._records.workflows.setdefault(change.workflow.id, []).append(change.workflow)
+            self._records.put_workflow(change.workflow)
         if change.deleted_workflow is not None:
             self._records.workflows.pop(change.deleted_workflow, None)
         if change.receipt is not None:
@@ -248,9 +249,18 @@ class MemoryStorage(MemoryReplicas):
             newest = (self._records.workflows[workflow_id][-1] for workflow_id in ids)
             return page(newest, limit, lambda saved: encode(saved.id))
 
-    async def workflow_revisions(self, workflow_id: str) -> Sequence[WorkflowRevision]:
+    async def workflow_revisions(
+        self, workflow_id: str, cursor: str | None, limit: int
+    ) -> Page[RevisionInfo]:
+        before = sequence(cursor)
         with self._lock:
-            return list(reversed(self._records.workflows.get(workflow_id, [])))
+            saved = reversed(self._records.workflows.get(workflow_id, []))
+            found = (
+                RevisionInfo(workflow_id, one.revision, one.saved_at)
+                for one in saved
+                if before is None or one.revision < before
+            )
+            return page(found, limit, lambda one: encode(str(one.revision)))
 
     async def session(self, session_id: str) -> WorkflowSession | None:
         with self._lock:

@@ -13,6 +13,7 @@ from opscore.models import (
     EventFilter,
     EventType,
     Page,
+    RevisionInfo,
     SessionFilter,
     Task,
     TaskFilter,
@@ -228,8 +229,16 @@ def workflows(cursor: str | None, limit: int) -> Program[Page[WorkflowRevision]]
     return page(map(_revision, rows), limit, lambda saved: encode(saved.id))
 
 
-def workflow_revisions(workflow_id: str) -> Program[Sequence[WorkflowRevision]]:
+def workflow_revisions(
+    workflow_id: str, cursor: str | None, limit: int
+) -> Program[Page[RevisionInfo]]:
+    conditions = Conditions()
+    conditions.add("id = ?", workflow_id)
+    conditions.add("revision < ?", sequence(cursor))
     rows = yield Fetch(
-        f"{_REVISION} WHERE workflows.id = ? ORDER BY workflows.revision DESC", (workflow_id,)
+        f"SELECT revision, saved_at FROM workflows{conditions.where} "
+        "ORDER BY revision DESC LIMIT ?",
+        (*conditions.args, limit + 1),
     )
-    return [_revision(row) for row in rows]
+    found = (RevisionInfo(workflow_id, row[0], moment(row[1])) for row in rows)
+    return page(found, limit, lambda one: encode(str(one.revision)))

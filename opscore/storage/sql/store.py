@@ -21,6 +21,7 @@ from opscore.models import (
     RegistrationFacts,
     Replica,
     Retention,
+    RevisionInfo,
     SessionFacts,
     SessionFilter,
     StateReport,
@@ -199,8 +200,10 @@ class SqlStorage(Storage):
     async def workflows(self, cursor: str | None, limit: int) -> Page[WorkflowRevision]:
         return await self._driver.scan(listing.workflows(cursor, limit))
 
-    async def workflow_revisions(self, workflow_id: str) -> Sequence[WorkflowRevision]:
-        return await self._driver.read(listing.workflow_revisions(workflow_id))
+    async def workflow_revisions(
+        self, workflow_id: str, cursor: str | None, limit: int
+    ) -> Page[RevisionInfo]:
+        return await self._driver.read(listing.workflow_revisions(workflow_id, cursor, limit))
 
     async def session(self, session_id: str) -> WorkflowSession | None:
         return await self._driver.read(reading.session(session_id))

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from opscore.crash_points import crash_point
 from opscore.models import Agent, Change, Event, Task, TaskStatus
+from opscore.storage.interface import REVISIONS_KEPT
 from opscore.storage.ordering import lanes_of
 from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.batch import Batch, Verdicts, read_batch
@@ -123,6 +124,13 @@ def _write_sessions(texts: DefinitionTexts, batch: Batch) -> Program[None]:
         yield from put("sessions", SESSION_COLUMNS, rows, batch.stored_sessions, ("definition",))
 
 
+# Definitions that are left over are deleted by retention.
+_DELETE_OLD_REVISIONS = """
+DELETE FROM workflows WHERE id = ? AND revision <= ?
+AND NOT EXISTS (SELECT 1 FROM sessions WHERE sessions.definition = workflows.definition)
+"""
+
+
 def _write_workflows(texts: DefinitionTexts, batch: Batch) -> Program[None]:
     for change in batch.accepted:
         saved = change.workflow
@@ -132,6 +140,7 @@ def _write_workflows(texts: DefinitionTexts, batch: Batch) -> Program[None]:
                 "INSERT INTO workflows (id, revision, saved_at, definition) VALUES (?, ?, ?, ?)",
                 [row],
             )
+            yield Execute(_DELETE_OLD_REVISIONS, [(saved.id, saved.revision - REVISIONS_KEPT)])
         if change.deleted_workflow is not None:
             yield Execute("DELETE FROM workflows WHERE id = ?", [(change.deleted_workflow,)])
 

@@ -39,6 +39,12 @@ EARLY_REPORT_AGE = timedelta(seconds=60)
 REVISIONS_KEPT = 100
 """So many of a workflow's newest revisions are kept; older ones only while a session has them."""
 
+Took = Callable[[timedelta], None]
+
+
+def ignore(duration: timedelta) -> None:
+    """For callers who do not ask how long it took."""
+
 
 @dataclass(frozen=True, slots=True)
 class DueItems:
@@ -265,8 +271,12 @@ class Storage(ABC):
     # --- forgetting ---------------------------------------------------------------------
 
     @abstractmethod
-    async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
+    async def prune(
+        self, retention: Retention, now: datetime, took: Took = ignore
+    ) -> dict[str, int]:
         """Forget one batch of what has ended and is too old or too much, and count it by kind.
+
+        `took` is told how long the batch was at work, without its wait for other writers.
 
         Nothing that is unfinished is ever forgotten, and of an unfinished session the newest
         1,000 events never are. Older ones of it may be, and are once there are more events

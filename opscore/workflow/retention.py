@@ -80,14 +80,15 @@ class RetentionLoop:
         now = clock.now()
         while await on_duty(storage, clock, _ROLE, self._owner):
             crash_point("prune.before")
-            began = clock.now()
-            counts = await storage.prune(replace(self._retention, batch=self.pace.batch), now)
+            busy: list[timedelta] = []
+            batch = replace(self._retention, batch=self.pace.batch)
+            counts = await storage.prune(batch, now, busy.append)
             if not counts:
                 break
             total.update(counts)
             self.forgotten.update(counts)
             crash_point("prune.batch-done")
-            self.pace, pause = self.pace.after(clock.now() - began)
+            self.pace, pause = self.pace.after(max(busy, default=timedelta()))
             await self._pause(pause)
         if total:
             logger.info("Pruned by retention: %s", dict(total))

@@ -177,6 +177,13 @@ class House:
         await settle(50)
         return session
 
+    async def prune(self) -> None:
+        """Prune until nothing is left to prune; the pauses in between pass."""
+        pruning = self.spawn(self.retention.prune())
+        await settle(50)
+        while not pruning.done():
+            await self.pass_time(1)
+
     # --- looking --------------------------------------------------------------------------
 
     async def session(self, session_id: str) -> WorkflowSession:

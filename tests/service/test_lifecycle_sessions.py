@@ -101,8 +101,9 @@ async def test_inline_definitions_with_one_new_id_at_once_all_run(build: Builder
     sessions = [await house.session(one.id) for one in started]
     assert [session.definition for session in sessions] == flows
     assert sorted(session.workflow_revision for session in sessions) == [0, 0, 0, 0, 1]
-    [saved] = await house.catalog.revisions("flow")
-    assert saved.definition in flows
+    page = await house.catalog.revisions("flow", None, 10)
+    assert [one.revision for one in page.items] == [1]
+    assert (await house.catalog.get_workflow_definition("flow")).definition in flows
 
 
 async def test_a_saved_workflow_runs_in_the_revision_it_began_with(build: Builder) -> None:

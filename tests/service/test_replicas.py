@@ -79,11 +79,11 @@ async def test_of_two_replicas_one_forgets_what_is_old(build: Builder) -> None:
         for owner in ("d1", "d2")
     ]
     await first.register()
-    await first.retention.prune()
+    await first.prune()
     await first.trigger()
-    await second.retention.prune()
+    await second.prune()
     assert (await first.storage.counts()).sessions == 1
-    await first.retention.prune()
+    await first.prune()
     assert (await first.storage.counts()).sessions == 0
     await _another_takes_over(first, second)
 
@@ -91,7 +91,7 @@ async def test_of_two_replicas_one_forgets_what_is_old(build: Builder) -> None:
 async def _another_takes_over(first: House, second: House) -> None:
     await first.trigger()
     second.clock.advance(31)
-    await second.retention.prune()
+    await second.prune()
     assert (await second.storage.counts()).sessions == 0
     assert len(await second.events(EventType.STORAGE_PRUNED)) == 2
 

@@ -1,9 +1,10 @@
 """Everything in dictionaries behind one lock."""
 
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 
 from opscore.exceptions import ConfigurationError
@@ -37,7 +38,7 @@ from opscore.models import (
 )
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.cursors import decode, encode, page, sequence, time_cursor
-from opscore.storage.interface import DueItems
+from opscore.storage.interface import DueItems, Took, ignore
 from opscore.storage.matching import agent_matches
 from opscore.storage.memory.auditing import odd_sessions, timed_tasks
 from opscore.storage.memory.checking import check
@@ -334,10 +335,14 @@ class MemoryStorage(MemoryReplicas):
 
     # --- forgetting -----------------------------------------------------------------------
 
-    async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
+    async def prune(
+        self, retention: Retention, now: datetime, took: Took = ignore
+    ) -> dict[str, int]:
+        began = time.perf_counter()
         with self._lock:
             counts = prune(self._records, retention, now)
             counts |= forget_expired(self._contents, now, retention.batch)
+        took(timedelta(seconds=time.perf_counter() - began))
         return counts
 
     async def prunable(self, retention: Retention, now: datetime) -> dict[str, int]:

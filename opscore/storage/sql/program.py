@@ -5,8 +5,10 @@ transaction, synchronously or not. So the same code serves every engine.
 """
 
 import re
-from collections.abc import Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar
 
@@ -31,6 +33,14 @@ class Execute:
 
 
 Program = Generator[Fetch | Execute, Sequence[Row], R]
+
+
+def timed(program: Program[R], took: Callable[[timedelta], None]) -> Program[R]:
+    """Run the program, and tell how long it took from its first statement on."""
+    began = time.perf_counter()
+    result = yield from program
+    took(timedelta(seconds=time.perf_counter() - began))
+    return result
 
 
 @dataclass(frozen=True, slots=True)

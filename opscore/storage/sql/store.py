@@ -32,7 +32,7 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.storage.damage import UNREADABLE
-from opscore.storage.interface import DueItems, Storage
+from opscore.storage.interface import DueItems, Storage, Took, ignore
 from opscore.storage.portable import BATCH, Portable
 from opscore.storage.sql import (
     auditing,
@@ -49,6 +49,7 @@ from opscore.storage.sql import (
 from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import DefinitionTexts
 from opscore.storage.sql.driver import CommitUnknownError, Driver
+from opscore.storage.sql.program import timed
 from opscore.storage.sql.surplus import Surplus
 from opscore.storage.sql.together import Together
 from opscore.storage.sql.writer import Writer
@@ -234,11 +235,11 @@ class SqlStorage(Storage):
 
     # --- forgetting -----------------------------------------------------------------------
 
-    async def prune(self, retention: Retention, now: datetime) -> dict[str, int]:
-        return await self._driver.write(
-            partial(forgetting.prune, self._driver.dialect, retention, now, self._surplus),
-            long=True,
-        )
+    async def prune(
+        self, retention: Retention, now: datetime, took: Took = ignore
+    ) -> dict[str, int]:
+        make = partial(forgetting.prune, self._driver.dialect, retention, now, self._surplus)
+        return await self._driver.write(lambda: timed(make(), took), long=True)
 
     async def prunable(self, retention: Retention, now: datetime) -> dict[str, int]:
         async with self._driver.transaction(writing=False) as run:

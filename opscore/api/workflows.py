@@ -113,9 +113,10 @@ async def list_revisions(
     workflow_id: WorkflowId, core: CoreDep, cursor: Cursor = None, limit: Limit = 50
 ) -> ListView[RevisionView]:
     """The revisions that are kept, newest first, without their definitions."""
-    page = await core.catalog.revisions(workflow_id, cursor, limit)
+    cursors = ListCursor("revisions", workflow_id)
+    page = await core.catalog.revisions(workflow_id, cursors.open(cursor), limit)
     items = [RevisionView.of(info) for info in page.items]
-    return ListView(items=items, next_cursor=page.next_cursor)
+    return ListView(items=items, next_cursor=cursors.seal(page.next_cursor))
 
 
 async def _save(core: CoreDep, definition: WorkflowDefinition, response: Response) -> WorkflowView:

@@ -177,7 +177,9 @@ async def test_cursor_is_good_only_for_the_list_and_filters_it_was_given_out_wit
         await service.report(agent_id, "active")
         await service.trigger(agent_id=agent_id)
         await service.call("PUT", f"workflow/w{agent_id}", json={"tasks": [{"taskId": "one"}]})
+        await service.call("PUT", f"workflow/w{agent_id}", json={"tasks": [{"taskId": "two"}]})
     lists = [
+        *(f"workflow/w{agent_id}/revisions" for agent_id in ("a1", "a2")),
         *LISTS,
         "agent/a2/history",
         "agents?state=active",

@@ -31,11 +31,12 @@ from opscore.api.docs import PAGES, PUBLIC_PATHS, PUBLIC_PREFIXES, docs_headers,
 from opscore.api.errors import install_error_handlers
 from opscore.api.keys import with_api_key
 from opscore.api.refusal import note_refusal
+from opscore.api.start_log import log_start
 from opscore.clock import Clock
 from opscore.exceptions import OpsCoreError
 from opscore.logging_config import LogPipeline
 from opscore.middleware import ApiKeyGate, BodyGuard, RequestContext
-from opscore.settings import MIN_SECRET_LENGTH, Settings
+from opscore.settings import Settings
 from opscore.storage import Storage
 from opscore.workflow.dispatcher import Courier
 
@@ -154,7 +155,7 @@ def _logs_access(settings: Settings) -> bool:
 
 @asynccontextmanager
 async def _running(core: Core) -> AsyncIterator[None]:
-    _warn(core)
+    log_start(core)
     await core.start()
     # What exists now lives as long as the process; the collector need not look at it again.
     gc.freeze()
@@ -170,23 +171,3 @@ async def _close(core: Core) -> None:
     if isinstance(core.courier, AgentKitClient):
         await core.courier.close()
     await core.storage.close()
-
-
-def _warn(core: Core) -> None:
-    """Say beforehand what would be a bad surprise later."""
-    settings = core.settings
-    if not core.storage.durable:
-        logger.warning("Everything is kept in memory and is gone after a restart.")
-    for variable in settings.weak_secrets:
-        logger.warning(
-            "%s is shorter than %d characters, which only OPSCORE_DEV accepts: it can be guessed.",
-            variable,
-            MIN_SECRET_LENGTH,
-        )
-    if settings.allow_unsigned_webhooks and not settings.webhook_secret:
-        logger.warning("Webhooks are accepted without a signature: anyone may register agents.")
-    elif not settings.webhook_secret:
-        logger.warning(
-            "OPSCORE_WEBHOOK_SECRET is not set, so AgentKit's webhooks are refused; agents can "
-            "be registered with POST agents only."
-        )

@@ -7,7 +7,7 @@ import fastapi_offline
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from opscore import __version__
@@ -19,7 +19,7 @@ from opscore.middleware.security_headers import RawHeaders, page_headers
 
 PAGES = "/docs"
 ASSETS = f"{PAGES}/assets"
-PUBLIC_PATHS = frozenset({PAGES, error_page.PATH, "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", PAGES, error_page.PATH, "/openapi.json"})
 PUBLIC_PREFIXES = (f"{ASSETS}/",)
 NO_KEY = ("/health", "/v1/opscore/internal/")
 
@@ -30,6 +30,10 @@ def install_docs(app: FastAPI) -> None:
     folder = Path(fastapi_offline.__file__).parent / "static"
     app.mount(ASSETS, StaticFiles(directory=folder), name="docs-assets")
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's own way
+
+    @app.get("/", include_in_schema=False)
+    async def home() -> RedirectResponse:
+        return RedirectResponse(PAGES)
 
     @app.get(PAGES, include_in_schema=False)
     async def docs() -> HTMLResponse:

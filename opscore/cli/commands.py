@@ -45,4 +45,11 @@ def demo(
 
 def version() -> None:
     """Print the version."""
-    typer.echo(f"opscore {__version__}")
+    print_version(True)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, if it is wanted."""
+    if wanted:
+        typer.echo(f"opscore {__version__}")
+        raise typer.Exit

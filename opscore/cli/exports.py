@@ -11,8 +11,9 @@ import orjson
 from opscore.exceptions import ConfigurationError
 from opscore.models import Retention
 from opscore.storage import storage_of
+from opscore.storage.location import is_in_memory, location
 from opscore.storage.transfer import TransferError, Writer, export_lines
-from opscore.storage.upkeep import IN_MEMORY, is_in_memory, location
+from opscore.storage.upkeep import IN_MEMORY
 
 _ROUTE = "/v1/opscore/export"
 _SCHEMES = ("http://", "https://")

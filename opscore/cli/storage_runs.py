@@ -18,7 +18,8 @@ from opscore.exceptions import ConfigurationError, OpsCoreError
 from opscore.models import Change, Event, EventType, Retention
 from opscore.settings import load_settings
 from opscore.storage import Storage, open_storage, storage_of
-from opscore.storage.upkeep import IN_MEMORY, bring_up_to_date, is_in_memory, location, read_status
+from opscore.storage.location import is_in_memory, location
+from opscore.storage.upkeep import IN_MEMORY, bring_up_to_date, read_status
 
 FAILED = 1
 STANDARD = "-"

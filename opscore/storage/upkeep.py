@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from opscore.exceptions import ConfigurationError
 from opscore.models import Counts, Replica, Retention
 from opscore.processes import has_exited, place_of_processes
 from opscore.storage import driver_of, open_storage
+from opscore.storage.location import SQLITE, is_in_memory, sqlite_file
 from opscore.storage.migrations import Migration, applied, check, migrations
 from opscore.storage.sql import replicas, tallies
 from opscore.storage.sql.program import Dialect, Fetch, Program
 
-_SQLITE = "sqlite:///"
 _ALIVE_FOR = timedelta(seconds=15)
 
 IN_MEMORY = (
@@ -35,20 +33,6 @@ class Status:
     alive: Sequence[Replica] = ()
 
 
-def is_in_memory(url: str) -> bool:
-    return url == "memory:"
-
-
-def location(url: str) -> str:
-    """The kind and the place of a database that could be opened, without the password."""
-    if url.startswith(_SQLITE):
-        return f"SQLite {_file(url)}"
-    parts = urlsplit(url)
-    account, _, hosts = parts.netloc.rpartition("@")
-    user = f"{unquote(account.partition(':')[0])}@" if account else ""
-    return f"PostgreSQL {user}{hosts or 'local socket'}{parts.path}"
-
-
 async def read_status(url: str) -> Status:
     """Read what is there. Nothing is changed, and a service may run meanwhile."""
     if is_in_memory(url):
@@ -56,7 +40,7 @@ async def read_status(url: str) -> Status:
     driver = driver_of(url)
     if _is_missing(url):
         raise ConfigurationError(
-            f"OPSCORE_STORAGE_URL: there is no database {_file(url)}; name the file that the "
+            f"OPSCORE_STORAGE_URL: there is no database {sqlite_file(url)}; name the file that the "
             "service uses, or make a new one with opscore storage migrate."
         )
     async with driver.transaction(writing=False, any_schema=True) as run:
@@ -72,11 +56,7 @@ async def bring_up_to_date(url: str) -> Sequence[Migration]:
 
 
 def _is_missing(url: str) -> bool:
-    return url.startswith(_SQLITE) and not _file(url).exists()
-
-
-def _file(url: str) -> Path:
-    return Path(url.removeprefix(_SQLITE)).absolute()
+    return url.startswith(SQLITE) and not sqlite_file(url).exists()
 
 
 def _status(dialect: Dialect) -> Program[Status]:

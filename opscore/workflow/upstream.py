@@ -50,6 +50,8 @@ class Upstream:
             return
         if _is_slow_tool(task, outcome):
             return
+        if self._breaker.failures and self.is_on_trial:
+            logger.info("AgentKit answers again: tasks flow, with few messages at first.")
         self._breaker = self._breaker.succeeded(self._limit)
         if self._breaker.ramp is None:
             self._troubled_since = None

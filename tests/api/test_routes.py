@@ -14,7 +14,7 @@ pytestmark = pytest.mark.storages("memory")
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "nothing", "/", "/v1", "/v1/opscore", "agents/", "agent//state", "/favicon.ico"],
+    ["/nothing", "nothing", "/v1", "/v1/opscore", "agents/", "agent//state", "/favicon.ico"],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_unknown_route_is_404(service: Service, method: str, path: str) -> None:
@@ -31,6 +31,11 @@ async def test_another_method_is_405_with_all_that_are_allowed(
             answer = await service.call(method, re.sub(r"[{}]", "", path))
             check_problem(answer, 405, "method_not_allowed")
             assert answer.headers["allow"] == ", ".join(allowed)
+
+
+async def test_root_leads_to_the_docs_without_a_key(service: Service) -> None:
+    answer = await service.call("GET", "/", headers={"Authorization": ""})
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
 
 
 @pytest.mark.parametrize("path", ["agents", "/health", "/docs"])

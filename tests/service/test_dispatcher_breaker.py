@@ -57,7 +57,10 @@ async def test_F23_after_five_failures_in_a_row_everybody_waits_and_knows_why(
     assert {task.retries for task in waiting} == {0}
 
 
-async def test_F38_after_the_rest_one_probe_and_then_a_ramp(build: Builder) -> None:
+async def test_F38_after_the_rest_one_probe_and_then_a_ramp(
+    build: Builder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     courier = Switchboard()
     house = await build(courier, THROUGH_AGENTKIT, concurrency=8)
     await house.register(concurrency=99)
@@ -82,6 +85,7 @@ async def test_F38_after_the_rest_one_probe_and_then_a_ramp(build: Builder) -> N
     assert under_way == sorted(under_way)
     assert under_way[-1] == 8
     assert not broken(house.dispatcher)
+    assert sum(line.startswith("AgentKit answers again: ") for line in caplog.messages) == 1
 
 
 async def test_F38_each_failed_probe_doubles_the_rest_up_to_half_a_minute(

@@ -31,8 +31,8 @@ from opscore.models import (
 )
 from opscore.processes import place_of_processes
 from opscore.storage import Storage, open_storage
+from opscore.storage.location import location
 from opscore.storage.transfer import TransferError, compare
-from opscore.storage.upkeep import location
 from tests.builders import at
 from tests.contract.filling import fill
 from tests.contract.shelf import bump, ended, one_run, put

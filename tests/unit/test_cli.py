@@ -46,8 +46,10 @@ def test_help_is_quick_because_it_loads_nothing_heavy(arguments: list[str]) -> N
     assert loaded & HEAVY == set()
 
 
-def test_version() -> None:
-    assert CliRunner().invoke(app, ["version"]).output == f"opscore {opscore.__version__}\n"
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_version_is_printed(word: str) -> None:
+    ended = CliRunner().invoke(app, [word])
+    assert (ended.exit_code, ended.output) == (0, f"opscore {opscore.__version__}\n")
 
 
 def test_a_bad_setting_is_a_sentence_and_exit_2(

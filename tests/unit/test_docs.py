@@ -95,7 +95,7 @@ def test_every_route_is_in_the_reference_and_the_other_way_round() -> None:
         for path, operations in openapi()["paths"].items()
         for method in operations
     }
-    pages = {("GET", "/docs"), ("GET", "/docs/errors"), ("GET", "/openapi.json")}
+    pages = {("GET", path) for path in ("/", "/docs", "/docs/errors", "/openapi.json")}
     assert documented == served | pages
 
 

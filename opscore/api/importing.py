@@ -116,7 +116,8 @@ class Reader:
     def _read(self, line: bytes) -> Portable | None:
         if self._end is not None:
             raise ValueError("it stands after the last one")
-        value = parse_json(line, _DEPTH)
+        # A session holds the results of many requests: their bound is not that of one request.
+        value = parse_json(line, _DEPTH, max_members=None)
         match value["kind"]:
             case "end":
                 self._end = value["records"]

@@ -2,8 +2,8 @@
 
 `parse_json` refuses what the standard leaves open or what a storage could not keep: NaN,
 infinities, lone surrogates, NUL characters, nesting over 64, integers that lose digits elsewhere,
-duplicate keys. A fast parser does the work; cheap counts prove most bodies clean, and only the rest
-is looked at closely.
+duplicate keys. It also refuses more values than a request needs. A fast parser does the work; cheap
+counts prove most bodies clean, and only the rest is looked at closely.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import orjson
 
 from opscore.exceptions import BadRequestError, Fault, ValidationError
+from opscore.json_bounds import MAX_MEMBERS, STRING, has_too_many_members
 
 MAX_DEPTH = 64
 MAX_INTEGER = 2**53
@@ -24,8 +25,6 @@ LOCATE_LIMIT = 64 * 1024
 
 _ONE_SHAPE = bytes.maketrans(b"{}", b"[]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-# The closing quote is optional, so that an open string is passed once and not tried again.
-_STRING = re.compile(rb'"(?>[^"\\]+|\\.)*+"?', re.DOTALL)
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER = b"0" * 16
 _SPACED_COLON = re.compile(rb"[ \t\r\n]:")
@@ -34,8 +33,13 @@ _NUL_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 
 
-def parse_json(raw: bytes, max_depth: int = MAX_DEPTH) -> Any:
+def parse_json(
+    raw: bytes, max_depth: int = MAX_DEPTH, max_members: int | None = MAX_MEMBERS
+) -> Any:
     """Return the value of a JSON text; raise BadRequestError or ValidationError, never echo it."""
+    if max_members is not None and has_too_many_members(raw, max_members):
+        message = f"Send at most {max_members} values; split the body, or send values as one text."
+        raise _refused(Fault("", message, "too_many_members"))
     if raw.count(b"[") + raw.count(b"{") > max_depth and _too_deep(_bare(raw), max_depth):
         raise _refused(Fault("", f"Nest at most {max_depth} levels deep.", "too_deep"))
     try:
@@ -70,7 +74,7 @@ def _refuse_broken(raw: bytes, error: orjson.JSONDecodeError) -> NoReturn:
 
 def _bare(raw: bytes) -> bytes:
     """The text with every string taken out: what is left is structure and numbers."""
-    return _STRING.sub(b"", raw)
+    return STRING.sub(b"", raw)
 
 
 def _too_deep(bare: bytes, max_depth: int) -> bool:

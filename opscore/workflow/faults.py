@@ -11,18 +11,25 @@ MOST_FAULTS = 100
 _SHOWN_NAME = re.compile(r"[A-Za-z0-9 ._:/~-]{1,64}")
 
 
+class TooManyFaultsError(Exception):
+    """More than `MOST_FAULTS` were noted: the rest of the document is not looked at."""
+
+
 class Faults:
-    """The faults of one document; beyond `MOST_FAULTS` they are only counted."""
+    """The faults of one document. The one after `MOST_FAULTS` ends the check."""
 
     def __init__(self) -> None:
         self._noted: list[Fault] = []
-        self._unnoted = 0
+        self._is_cut = False
 
     def add(self, pointer: str, message: str | Callable[[], str], code: str) -> None:
-        """Note a fault. A message that is costly to make comes as a function."""
+        """Note a fault; raise TooManyFaultsError if there are enough.
+
+        A message that is costly to make comes as a function.
+        """
         if len(self._noted) >= MOST_FAULTS:
-            self._unnoted += 1
-            return
+            self._is_cut = True
+            raise TooManyFaultsError
         text = message if isinstance(message, str) else message()
         self._noted.append(Fault(pointer, text, code))
 
@@ -30,10 +37,10 @@ class Faults:
         return bool(self._noted)
 
     def all(self) -> tuple[Fault, ...]:
-        """At most `MOST_FAULTS`, the last of which says how many were left out."""
-        if not self._unnoted:
+        """Return at most `MOST_FAULTS`; the last one says so if there are more."""
+        if not self._is_cut:
             return tuple(self._noted)
-        more = f"{self._unnoted + 1} more faults are not listed; mend these first."
+        more = "There are more faults; mend these first."
         return (*self._noted[:-1], Fault("", more, "too_many_faults"))
 
 

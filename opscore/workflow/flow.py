@@ -10,7 +10,12 @@ from itertools import pairwise
 
 from opscore.models.definition import FallbackTask, TaskDefinition
 from opscore.workflow.faults import Faults
-from opscore.workflow.references import FoundReference, find_references
+from opscore.workflow.references import (
+    MOST_REFERENCES,
+    FoundReference,
+    count_references,
+    find_references,
+)
 
 # Looking for a name that is alike costs more than all other checks together.
 _MOST_CANDIDATES = 100
@@ -114,6 +119,13 @@ class _Flow:
         self._earlier = earlier
 
     def check_references(self) -> None:
+        count = 0
+        for task in self._tasks:
+            count += count_references(task.parameters)
+            if count > MOST_REFERENCES:
+                message = f"A definition may hold at most {MOST_REFERENCES} references."
+                self._faults.add("/tasks", message, "too_many_references")
+                return
         for place, task in enumerate(self._tasks):
             for found in find_references(task.parameters, f"/tasks/{place}/parameters"):
                 problem = self._reference_problem(place, found)

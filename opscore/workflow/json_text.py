@@ -5,11 +5,14 @@ from collections import Counter
 from typing import Any
 
 from opscore.exceptions import Fault, InvalidWorkflowError
+from opscore.json_bounds import MAX_MEMBERS, has_too_many_members
 from opscore.workflow.values import ObjectWithRepeats, read_number
 
 
 def parse_json(text: str) -> Any:
     """Read the text or raise InvalidWorkflowError with the line and column of what is wrong."""
+    if has_too_many_members(text.encode("utf-8", "surrogatepass")):
+        raise _unreadable(f"The text has more than {MAX_MEMBERS} values.", "too_many_members")
     try:
         return json.loads(
             text,

@@ -5,6 +5,7 @@ A string that is one reference takes the value as it is; within text the value i
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,15 @@ from opscore.workflow.faults import point
 
 RESULT_LIMIT = 1024 * 1024
 REFERENCE_LIMIT = 512
+MOST_REFERENCES = 1000
+# What a reference counts at least, however small its value: a null costs time and room as well.
+LEAST_SIZE = 16
 
 _OPEN = "${"
-_ENDS_NAME = frozenset(".[]{}$\"'\\")
+_CONTAINERS = (dict, list, tuple, Mapping)
+_NAME = re.compile(r"""[^ .\[\]{}$"'\\]+""")
+# A reference without brackets, which most are: read at once instead of name by name.
+_PLAIN = re.compile(rf"\$\{{({_NAME.pattern}(?:\.{_NAME.pattern})*)\}}")
 _NAMES_SHOWN = 10
 _NAME_LENGTH_SHOWN = 64
 
@@ -65,6 +72,19 @@ def find_references(parameters: Mapping[str, Any], pointer: str = "") -> Iterato
             yield from (FoundReference(place, part) for part in parts if not isinstance(part, str))
 
 
+def count_references(parameters: Mapping[str, Any]) -> int:
+    """Return how many references the parameters hold, at most `MOST_REFERENCES` + 1.
+
+    A `$${` counts too: reading it costs as much.
+    """
+    count = 0
+    for _, text in _strings(parameters, ""):
+        count += text.count(_OPEN)
+        if count > MOST_REFERENCES:
+            return MOST_REFERENCES + 1
+    return count
+
+
 def split(text: str) -> list[str | Reference]:
     """The text cut into plain pieces and references, in order."""
     parts: list[str | Reference] = []
@@ -86,6 +106,9 @@ def split(text: str) -> list[str | Reference]:
 
 def _parse(text: str, start: int) -> Reference:
     """Read the reference that begins at `start`, never further than `REFERENCE_LIMIT`."""
+    plain = _PLAIN.match(text, start, start + REFERENCE_LIMIT)
+    if plain is not None and plain[1].isprintable():
+        return Reference(plain[0], tuple(plain[1].split(".")))
     window = text[start : start + REFERENCE_LIMIT]
     name, position = _name(window, len(_OPEN))
     path = [name]
@@ -106,16 +129,10 @@ def _step(window: str, position: int) -> tuple[str, int]:
 
 
 def _name(window: str, start: int) -> tuple[str, int]:
-    end = start
-    while end < len(window) and _continues_name(window[end]):
-        end += 1
-    if end == start:
+    found = _NAME.match(window, start)
+    if found is None or not found[0].isprintable():
         raise _malformed()
-    return window[start:end], end
-
-
-def _continues_name(character: str) -> bool:
-    return character.isprintable() and not character.isspace() and character not in _ENDS_NAME
+    return found[0], found.end()
 
 
 def _bracket(window: str, start: int) -> tuple[str, int]:
@@ -156,7 +173,7 @@ class _Resolver:
         match value:
             case str():
                 return self._fill(value)
-            case Mapping():
+            case dict() | Mapping():
                 return {key: self.walk(item) for key, item in value.items()}
             case list() | tuple():
                 return [self.walk(item) for item in value]
@@ -175,7 +192,8 @@ class _Resolver:
         if reference.text not in self.known:
             value = _look_up(reference, self.scope)
             text = _as_text(value)
-            self.known[reference.text] = (value, text, len(text.encode("utf-8", "surrogatepass")))
+            size = max(LEAST_SIZE, len(text.encode("utf-8", "surrogatepass")))
+            self.known[reference.text] = (value, text, size)
         value, text, size = self.known[reference.text]
         self.size += size
         if self.size > RESULT_LIMIT:
@@ -196,7 +214,7 @@ def _look_up(reference: Reference, scope: Mapping[str, Any]) -> Any:
     value: Any = scope
     for depth, name in enumerate(reference.path):
         match value:
-            case Mapping() if name in value:
+            case dict() | Mapping() if name in value:
                 value = value[name]
             case list() | tuple() if _is_index(name) and int(name) < len(value):
                 value = value[int(name)]
@@ -236,9 +254,8 @@ def _inventory(value: Any) -> str:
 def _strings(value: Mapping[str, Any] | Sequence[Any], pointer: str) -> Iterator[tuple[str, str]]:
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     for key, item in items:
-        place = point(pointer, str(key))
         if isinstance(item, str):
             if _OPEN in item:
-                yield place, item
-        elif isinstance(item, Mapping | list | tuple):
-            yield from _strings(item, place)
+                yield point(pointer, str(key)), item
+        elif isinstance(item, _CONTAINERS):
+            yield from _strings(item, point(pointer, str(key)))

@@ -22,7 +22,7 @@ from opscore.models.definition import (
     TaskDefinition,
     WorkflowDefinition,
 )
-from opscore.workflow.faults import Faults
+from opscore.workflow.faults import Faults, TooManyFaultsError
 from opscore.workflow.json_text import parse_json
 from opscore.workflow.validation import read_definition
 from opscore.workflow.yaml_text import YamlDocument, parse_yaml
@@ -67,7 +67,10 @@ def parse_definition(document: object, default_id: str | None = None) -> Workflo
             "", "A workflow definition must be an object with an id and tasks.", "wrong_type"
         )
         raise _invalid(faults.all())
-    definition = read_definition(document, default_id, faults)
+    try:
+        definition = read_definition(document, default_id, faults)
+    except TooManyFaultsError as error:
+        raise _invalid(faults.all()) from error
     if faults:
         raise _invalid(faults.all())
     return definition

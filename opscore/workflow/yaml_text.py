@@ -13,9 +13,10 @@ from typing import Any
 import yaml
 
 from opscore.exceptions import Fault, InvalidWorkflowError
+from opscore.json_bounds import MAX_MEMBERS
 from opscore.workflow.values import MAX_DEPTH, Plain
 
-MOST_NODES = 20_000
+MOST_NODES = MAX_MEMBERS
 
 # The parser written in C is several times faster, but not every build of PyYAML has it.
 FASTEST_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

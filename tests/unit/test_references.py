@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opscore.exceptions import InvalidWorkflowError
 from opscore.workflow.references import (
+    LEAST_SIZE,
+    MOST_REFERENCES,
     REFERENCE_LIMIT,
     RESULT_LIMIT,
     ParametersTooLargeError,
@@ -16,6 +19,7 @@ from opscore.workflow.references import (
     resolve,
     split,
 )
+from opscore.workflow.templates import parse_definition
 from tests.timing import taking_less_than
 
 SCOPE: dict[str, Any] = {
@@ -223,3 +227,45 @@ def test_escaped_parameters_come_out_as_they_were(parameters: dict[str, Any]) ->
 
     written = {key: escaped(value) for key, value in parameters.items()}
     assert resolve(written, {}) == parameters
+
+
+# --- bounds -----------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F108")
+def test_each_reference_counts_at_least_16_bytes() -> None:
+    most = RESULT_LIMIT // LEAST_SIZE
+    scope = {"input": {"n": None}, "tasks": {}, "session": {}}
+    assert resolve({"x": ["${input.n}"] * most}, scope)["x"] == [None] * most
+    with pytest.raises(ParametersTooLargeError):
+        resolve({"x": ["${input.n}"] * (most + 1)}, scope)
+
+
+class CountedInput(dict[str, Any]):
+    asked = 0
+
+    def __getitem__(self, name: str) -> Any:
+        type(self).asked += 1
+        return super().__getitem__(name)
+
+
+@pytest.mark.fault("F108")
+def test_each_distinct_reference_is_looked_up_once() -> None:
+    scope = {"input": CountedInput(a=1, b=2), "tasks": {}, "session": {}}
+    resolve({"x": ["${input.a}", "${input.b}", "${input.a} ${input.a}"] * 50}, scope)
+    assert CountedInput.asked == 2
+
+
+@pytest.mark.fault("F108")
+@pytest.mark.parametrize("text", ["${input.a}", "$${", "${input.a} and $${", "${"])
+def test_definition_with_too_many_references_is_refused(text: str) -> None:
+    most = MOST_REFERENCES // text.count("${")
+    tasks = [{"taskId": f"t{n}", "parameters": {"x": [text] * (most // 2)}} for n in range(2)]
+    if text != "${":
+        parse_definition({"id": "w", "tasks": tasks})
+    tasks.append({"taskId": "last", "parameters": {"y": text}})
+    with pytest.raises(InvalidWorkflowError) as raised:
+        parse_definition({"id": "w", "tasks": tasks})
+    assert [(fault.pointer, fault.code) for fault in raised.value.faults] == [
+        ("/tasks", "too_many_references")
+    ]

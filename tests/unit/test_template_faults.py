@@ -212,14 +212,34 @@ def test_all_faults_come_at_once() -> None:
     ]
 
 
-def test_the_last_of_very_many_faults_counts_the_rest() -> None:
+def test_check_ends_after_the_bound_of_faults_and_says_so() -> None:
     faults = faults_of(document(*(task(f"t{number}", priority=-1) for number in range(250))))
     assert len(faults) == MOST_FAULTS
     assert faults[-2].pointer == "/tasks/98/priority"
     assert faults[-1].pointer == ""
-    assert faults[-1].message == "151 more faults are not listed; mend these first."
+    assert faults[-1].message == "There are more faults; mend these first."
     exact = faults_of(document(*(task(f"t{number}", priority=-1) for number in range(100))))
     assert exact[-1].pointer == "/tasks/99/priority"
+
+
+class CountedDict(dict[str, Any]):
+    """A document that knows how often it was asked for a field."""
+
+    asked = 0
+
+    def get(self, name: str, default: Any = None) -> Any:
+        type(self).asked += 1
+        return super().get(name, default)
+
+
+@pytest.mark.fault("F108")
+def test_tasks_after_the_bound_of_faults_are_not_looked_at() -> None:
+    tasks = [CountedDict(taskId=f"t{number}", priority=-1) for number in range(1000)]
+    faults_of(document(*tasks[:101]))
+    needed = CountedDict.asked
+    CountedDict.asked = 0
+    faults_of(document(*tasks))
+    assert CountedDict.asked == needed > 0
 
 
 def test_F89_very_many_unknown_fields_cost_little() -> None:

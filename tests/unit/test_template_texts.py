@@ -123,7 +123,9 @@ def test_F83_repeated_names_in_json_are_refused(text: str, place: str) -> None:
         ("{'id': 'w'}", "bad_json"),
         ('{"id": "a\0b"}', "bad_json"),
         ('{"id": 01}', "bad_json"),
-        ('{"a":' * 100_000, "too_deep"),
+        ('{"a":' * 15_000, "too_deep"),
+        ('{"a":' * 100_000, "too_many_members"),
+        (_in_parameters("[" + "1," * 20_000 + "1]"), "too_many_members"),
         (_in_parameters("[" * 61 + "]" * 61), "too_deep"),
     ],
 )

@@ -332,7 +332,7 @@ def _largest() -> dict[str, Any]:
             agentCapability="work",
             timeout="5m",
             retry={"maxRetries": 2, "initialDelay": "2s"},
-            parameters={"a": "${input.x}", "b": [1, 2], "c": f"${{tasks.t{number - 1}.result}}"},
+            parameters={"a": "text", "b": [1, 2], "c": f"${{tasks.t{number - 1}.result}}"},
             nextTaskId=f"t{number + 1}",
         )
         for number in range(1000)

@@ -66,10 +66,12 @@ def test_every_field_has_its_row(heading: str, known: tuple[str, ...]) -> None:
         f"{validation.VERSION_LENGTH} characters",
         f"1 to {fields.ID_LENGTH} characters",
         f"{free_values.MOST_VALUES:,} values in all tasks",
-        f"at most {yaml_text.MOST_NODES:,} values",
+        f"more than {yaml_text.MOST_NODES:,} values",
         f"nesting deeper than {MAX_DEPTH}",
-        f"at most {MOST_FAULTS}; the last",
+        f"at most {MOST_FAULTS}; if",
         f"at most {references.RESULT_LIMIT // 2**20} MiB",
+        f"each counts at least {references.LEAST_SIZE} bytes",
+        f"at most {references.MOST_REFERENCES:,} references",
     ],
 )
 def test_the_limits_are_those_of_the_code(words: str) -> None:

@@ -205,3 +205,12 @@ async def test_endless_line_is_read_in_bounded_pieces(storage: Storage) -> None:
 
     with pytest.raises(TransferError, match="not an export"):
         await import_lines(storage, read_lines(Endless()))  # type: ignore[arg-type] # only this
+
+
+async def test_session_with_more_values_than_one_request_may_send_is_imported(
+    lines: list[bytes], open_with: Opener
+) -> None:
+    target = await open_with(Retention())
+    text = crafted(lines, "session", put("input", to={"values": [1] * 30_000}))
+    await import_lines(target, text)
+    assert (await target.counts()).sessions

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -157,12 +157,16 @@ def service(
     *,
     name: str = "opscore",
     stderr: int | None = None,
+    under: Sequence[str] = (),
 ) -> Iterator[Service]:
-    """`opscore serve` with a random key and secret on a free port, ready to be used."""
+    """`opscore serve` with a random key and secret on a free port, ready to be used.
+
+    `under` is a command that runs the one that follows it, such as `nice`.
+    """
     key, secret = secrets.token_hex(16), secrets.token_hex(16)
     env = {"OPSCORE_API_KEY": key, "OPSCORE_WEBHOOK_SECRET": secret, "OPSCORE_PORT": "0"}
     env |= {name: str(value) for name, value in (settings or {}).items()}
-    with process(name, folder, *OPSCORE, "serve", env=env, stderr=stderr) as started:
+    with process(name, folder, *under, *OPSCORE, "serve", env=env, stderr=stderr) as started:
         port = env["OPSCORE_PORT"]
         url = f"http://127.0.0.1:{port}"
         if port == "0":

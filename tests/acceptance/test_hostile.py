@@ -191,22 +191,37 @@ async def send_without_end(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw",
+    ("raw", "status"),
     [
-        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", id="TLS"),
-        pytest.param(b"GET / HTTP/9.9\r\n\r\n", id="a version that is none"),
-        pytest.param(b"GET /health HTTP/1.1\r\nHost: a\r\nBad Header\r\n\r\n", id="a header"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, id="TLS"),
+        pytest.param(b"GET / HTTP/9.9\r\n\r\n", 400, id="a version that is none"),
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: a\r\nBad Header\r\n\r\n", 400, id="a header"),
+        pytest.param(b"GET /health HTTP/1.1\r\n\r\n", 400, id="no Host"),
+        pytest.param(b"GET /health HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, id="two Hosts"),
         pytest.param(
-            b"GET /health HTTP/1.1\r\nHost: a\r\nX-Much: " + b"a" * 65536,
+            b"POST /health HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+            501,
+            id="an unknown transfer coding",
+        ),
+        pytest.param(
+            b"GET /health HTTP/1.1\r\nHost: a\r\n" + b"X-Many: 1\r\n" * 200 + b"\r\n",
+            431,
+            id="many headers",
+        ),
+        pytest.param(
+            b"GET /health HTTP/1.1\r\nHost: a\r\nX-Much: " + b"a" * 70_000,
+            431,
             id="F86-endless headers",
         ),
     ],
 )
-async def test_what_is_no_http_is_refused_at_once(opscore: Service, raw: bytes) -> None:
+async def test_malformed_request_is_refused_at_once(
+    opscore: Service, raw: bytes, status: int
+) -> None:
     async with connected(opscore) as (reader, writer):
         writer.write(raw)
         async with asyncio.timeout(AT_ONCE):
-            assert_is_problem(await reader.read(), 400)
+            assert_is_problem(await reader.read(), status)
 
 
 # --- nobody reads the log ------------------------------------------------------------------------

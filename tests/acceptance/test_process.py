@@ -163,12 +163,13 @@ async def test_in_development_a_random_key_is_printed_and_nowhere_logged(tmp_pat
         assert started.said.count(key) == 1
 
 
-async def test_uvicorn_serves_it_as_well(tmp_path: Path) -> None:
+async def test_other_server_serves_it_and_warns_of_missing_bounds(tmp_path: Path) -> None:
     command = (sys.executable, "-m", "uvicorn", "opscore.api:app", "--port", "0")
     env = {"OPSCORE_API_KEY": "the-key-of-this-test"}
     with process("uvicorn", tmp_path, *command, env=env) as started:
         url = started.find(r"Uvicorn running on (http://[0-9.:]+)")
         wait_until_ready(url)
+        assert started.find("(was not started by 'opscore serve')")
         async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as http:
             http.headers["Authorization"] = "Bearer the-key-of-this-test"
             assert (await http.get(f"{API}/agents")).json()["items"] == []

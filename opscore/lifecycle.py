@@ -27,8 +27,10 @@ from opscore.exceptions import (
 )
 from opscore.ids import new_id
 from opscore.models import (
+    ANY_ENDPOINT,
     AgentState,
     Candidate,
+    EndpointPolicy,
     IdempotencyRecord,
     LaneFacts,
     Registration,
@@ -58,7 +60,7 @@ _CANDIDATES_SHOWN = 100
 @dataclass(frozen=True, slots=True)
 class Limits:
     queue: int = 1_000_000
-    allow_private_endpoints: bool = True
+    endpoints: EndpointPolicy = ANY_ENDPOINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Lifecycle:
     ) -> tuple[Candidate, bool]:
         """The agent as it is now, and whether it is new."""
         if registration.contact_endpoint is not None:
-            check_endpoint(registration.contact_endpoint, self._limits.allow_private_endpoints)
+            check_endpoint(registration.contact_endpoint, self._limits.endpoints)
         registered = await self._engine.register(registration, self._receipt(signature))
         return await self.get_agent(registration.agent_id), registered.created
 
@@ -122,7 +124,7 @@ class Lifecycle:
         """Change the given fields, and only these, all at once."""
         endpoint = changes.get("contact_endpoint")
         if endpoint is not None:
-            check_endpoint(endpoint, self._limits.allow_private_endpoints)
+            check_endpoint(endpoint, self._limits.endpoints)
         change = await self._engine.change_agent(
             agent_id, lambda agent, ctx: decisions.update_agent(agent, changes, draining, ctx)
         )

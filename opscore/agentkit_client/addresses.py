@@ -18,6 +18,7 @@ from ipaddress import (
 from urllib.parse import SplitResult, urlsplit
 
 from opscore.exceptions import ForbiddenEndpointError
+from opscore.models import EndpointPolicy
 
 Address = IPv4Address | IPv6Address
 
@@ -40,7 +41,17 @@ _NEVER = tuple(
 ) + tuple(
     map(
         IPv6Network,
-        ("::/128", "fe80::/10", "fd00:ec2::254/128", "fd20:ce::254/128", "ff00::/8"),
+        (
+            "::/128",
+            "fe80::/10",
+            "ff00::/8",
+            # Metadata, credentials and time: AWS (all of its link-local services), Google, Oracle,
+            # Scaleway. Their IPv4 addresses are link-local, above.
+            "fd00:ec2::/32",
+            "fd20:ce::254/128",
+            "fd00:c1::a9fe:a9fe/128",
+            "fd00:42::42/128",
+        ),
     )
 )
 _METADATA_NAMES = frozenset(
@@ -65,7 +76,7 @@ _NUMBER = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+", re.ASCII)
 _NAME = re.compile(r"[^\x00-\x20\x7f\"#%/:<>?@\[\\\]^`{|}]+")
 
 
-def check_endpoint(url: str, allow_private: bool) -> str:
+def check_endpoint(url: str, policy: EndpointPolicy) -> str:
     """Return the contact endpoint as given, or raise ForbiddenEndpointError saying what is wrong.
 
     A host that is an address is judged in whatever way it is spelled. A name is judged when it
@@ -75,22 +86,30 @@ def check_endpoint(url: str, allow_private: bool) -> str:
     host = _host(parts)
     address = read_address(host)
     if address is not None:
-        check_address(address, allow_private)
+        check_address(address, policy)
     else:
-        _check_name(host, allow_private)
+        _check_name(host.removesuffix("."), policy)
     return url
 
 
-def check_address(address: Address | str, allow_private: bool) -> None:
-    """Raise ForbiddenEndpointError when Ops-Core must not connect to this address."""
+def check_address(address: Address | str, policy: EndpointPolicy, name: str = "") -> None:
+    """Raise ForbiddenEndpointError when Ops-Core must not connect to this address.
+
+    `name` is the host that it was resolved from.
+    """
     own = ip_address(address) if isinstance(address, str) else address
+    listed_name = policy.lists_name(name.removesuffix("."))
     for meant in (_without_wrapping(own), *_tunnelled(own)):
         if any(meant.version == network.version and meant in network for network in _NEVER):
             raise ForbiddenEndpointError(
                 "The contact endpoint points to a link-local, metadata, multicast or unspecified "
                 "address; give the agent's own address."
             )
-        if not allow_private and _is_private(meant):
+        if listed_name or policy.lists_address(meant):
+            continue
+        if policy.has_allowlist:
+            raise _not_listed()
+        if not policy.allow_private and _is_private(meant):
             raise ForbiddenEndpointError(
                 "The contact endpoint points to a private or loopback address; set "
                 "OPSCORE_ALLOW_PRIVATE_ENDPOINTS=1 if agents live on such networks."
@@ -148,13 +167,31 @@ def _check_parts(parts: SplitResult, port: int | None, has_fragment: bool) -> No
         )
 
 
+def connected_host(host: str) -> str:
+    """Return a host in the form that is connected to; raise UnicodeError where it has none.
+
+    Domain names drop or replace some characters, so that only this form can be judged.
+    """
+    host = unicodedata.normalize("NFKC", host).translate(_OTHER_DOTS).lower()
+    return host if host.isascii() else host.encode("idna").decode("ascii").lower()
+
+
 def _host(parts: SplitResult) -> str:
-    host = unicodedata.normalize("NFKC", parts.hostname or "").translate(_OTHER_DOTS).lower()
+    written = parts.hostname or ""
+    if len(written) > MAX_HOST_LENGTH:
+        raise ForbiddenEndpointError("The contact endpoint's host name is too long.")
+    try:
+        host = connected_host(written)
+    except UnicodeError as error:
+        raise ForbiddenEndpointError("The contact endpoint's host name is not valid.") from error
     if not host:
         raise ForbiddenEndpointError("The contact endpoint names no host.")
     if len(host) > MAX_HOST_LENGTH:
         raise ForbiddenEndpointError("The contact endpoint's host name is too long.")
     if "[" in parts.netloc:
+        if ":" not in host:
+            # The syntax has a place for addresses of the future; the resolver takes them for names.
+            raise ForbiddenEndpointError("The contact endpoint's host is not a valid address.")
         return host
     labels = host.removesuffix(".").split(".")
     if not _NAME.fullmatch(host) or not all(labels):
@@ -162,17 +199,29 @@ def _host(parts: SplitResult) -> str:
     return host
 
 
-def _check_name(host: str, allow_private: bool) -> None:
-    name = host.removesuffix(".")
+def _check_name(name: str, policy: EndpointPolicy) -> None:
     if name in _METADATA_NAMES:
         raise ForbiddenEndpointError(
             "The contact endpoint names a metadata service; give the agent's own address."
         )
-    if not allow_private and (name == "localhost" or name.endswith(".localhost")):
+    if policy.lists_name(name):
+        return
+    if policy.has_allowlist:
+        # What the name resolves to may be on the list; that is known at connect.
+        if not policy.networks:
+            raise _not_listed()
+    elif not policy.allow_private and (name == "localhost" or name.endswith(".localhost")):
         raise ForbiddenEndpointError(
             "The contact endpoint points to this machine; set OPSCORE_ALLOW_PRIVATE_ENDPOINTS=1 "
             "if agents live on private or loopback networks."
         )
+
+
+def _not_listed() -> ForbiddenEndpointError:
+    return ForbiddenEndpointError(
+        "The contact endpoint is not on the allow list; add its network or host name to "
+        "OPSCORE_ENDPOINT_ALLOWLIST if agents live there."
+    )
 
 
 def _read_ipv6(host: str) -> IPv6Address:

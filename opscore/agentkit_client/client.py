@@ -17,7 +17,16 @@ from opscore.agentkit_client.transport import Headers, Transport
 from opscore.clock import Clock, SystemClock
 from opscore.crash_points import crash_point
 from opscore.exceptions import ConfigurationError, ForbiddenEndpointError
-from opscore.models import Agent, Claim, Delivery, FailureCode, Outcome, Task
+from opscore.models import (
+    ANY_ENDPOINT,
+    Agent,
+    Claim,
+    Delivery,
+    EndpointPolicy,
+    FailureCode,
+    Outcome,
+    Task,
+)
 from opscore.settings import Settings
 
 CANCEL_TIMEOUT = 5.0
@@ -36,7 +45,7 @@ class AgentKitClient:
     """Every way an HTTP exchange can end comes back as an Outcome; nothing is raised.
 
     The key goes to AgentKit alone. AgentKit itself may live on a private network; agents may
-    if `allow_private`. Close the client at the end, or use it with `async with`.
+    where `endpoints` says. Close the client at the end, or use it with `async with`.
     """
 
     def __init__(
@@ -44,7 +53,7 @@ class AgentKitClient:
         base_url: str,
         *,
         api_key: str | None = None,
-        allow_private: bool = True,
+        endpoints: EndpointPolicy = ANY_ENDPOINT,
         max_connections: int = 200,
         tls: ssl.SSLContext | None = None,
         resolver: Resolver = resolve,
@@ -52,10 +61,10 @@ class AgentKitClient:
     ) -> None:
         self._agentkit = _agentkit_target(base_url)
         self._key = _checked_key(api_key)
-        self._allow_private = allow_private
+        self._endpoints = endpoints
         self._clock = clock or SystemClock()
-        self._to_agentkit = Transport(Connector(True, resolver, tls), max_connections)
-        self._to_agents = Transport(Connector(allow_private, resolver, tls), max_connections)
+        self._to_agentkit = Transport(Connector(ANY_ENDPOINT, resolver, tls), max_connections)
+        self._to_agents = Transport(Connector(endpoints, resolver, tls), max_connections)
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock | None = None) -> Self:
@@ -63,7 +72,7 @@ class AgentKitClient:
         return cls(
             settings.agentkit_api_url,
             api_key=key.get_secret_value() if key else None,
-            allow_private=settings.allow_private_endpoints,
+            endpoints=settings.endpoint_policy,
             max_connections=settings.dispatch_concurrency,
             clock=clock,
         )
@@ -140,7 +149,7 @@ class AgentKitClient:
                 "The agent has no contact endpoint; register it with one, or deliver by AgentKit.",
             )
         try:
-            return _endpoint_target(agent.contact_endpoint, self._allow_private)
+            return _endpoint_target(agent.contact_endpoint, self._endpoints)
         except ForbiddenEndpointError as error:
             raise ExchangeError(
                 FailureCode.FORBIDDEN_ENDPOINT, error.detail, terminal=True
@@ -155,7 +164,7 @@ class AgentKitClient:
 
 def _agentkit_target(base_url: str) -> Target:
     try:
-        target = Target.parse(check_endpoint(base_url.strip(), allow_private=True), "AgentKit")
+        target = Target.parse(check_endpoint(base_url.strip(), ANY_ENDPOINT), "AgentKit")
     except (ForbiddenEndpointError, ValueError) as error:
         raise ConfigurationError(
             "AGENTKIT_API_URL is not usable; write http://host:port, with no user, query or #."
@@ -166,8 +175,8 @@ def _agentkit_target(base_url: str) -> Target:
 
 
 @lru_cache(maxsize=4096)
-def _endpoint_target(url: str, allow_private: bool) -> Target:
-    check_endpoint(url, allow_private)
+def _endpoint_target(url: str, policy: EndpointPolicy) -> Target:
+    check_endpoint(url, policy)
     try:
         target = Target.parse(url, url.partition("?")[0])
     except ValueError as error:

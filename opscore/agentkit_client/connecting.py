@@ -11,10 +11,10 @@ from urllib.parse import quote, urlsplit
 
 import httpcore
 
-from opscore.agentkit_client.addresses import check_address
+from opscore.agentkit_client.addresses import check_address, connected_host
 from opscore.agentkit_client.errors import ExchangeError
 from opscore.exceptions import ForbiddenEndpointError
-from opscore.models import FailureCode
+from opscore.models import EndpointPolicy, FailureCode
 
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
@@ -40,7 +40,7 @@ class Target:
     def parse(cls, url: str, name: str) -> "Target":
         """Raise ValueError for what is no URL; `check_endpoint` has seen it before."""
         parts = urlsplit(url)
-        host = _ascii_host(parts.hostname or "")
+        host = connected_host(parts.hostname or "").encode("ascii")
         usual = 443 if parts.scheme == "https" else 80
         origin = httpcore.Origin(parts.scheme.encode("ascii"), host, parts.port or usual)
         header = b"[%b]" % host if b":" in host else host
@@ -52,10 +52,6 @@ class Target:
 
     def at(self, path: bytes) -> "Target":
         return Target(self.name, self.origin, self.host_header, path)
-
-
-def _ascii_host(host: str) -> bytes:
-    return host.encode("ascii" if host.isascii() else "idna")
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -71,9 +67,12 @@ class Connector:
     """
 
     def __init__(
-        self, allow_private: bool, resolver: Resolver = resolve, tls: ssl.SSLContext | None = None
+        self,
+        policy: EndpointPolicy,
+        resolver: Resolver = resolve,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._allow_private = allow_private
+        self._policy = policy
         self._resolve = resolver
         self._given_tls = tls
         self._network = httpcore.AnyIOBackend()
@@ -117,7 +116,7 @@ class Connector:
     async def _addresses(self, host: str, port: int) -> list[str]:
         addresses = [host] if _is_address(host) else await self._resolve(host, port)
         for address in addresses:
-            check_address(address, self._allow_private)
+            check_address(address, self._policy, host)
         return addresses
 
     @cached_property

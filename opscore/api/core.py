@@ -65,7 +65,7 @@ class Core:
         self.engine = Engine(self.storage, self.clock, settings.policy)
         self.engine.subscribe(log_events)
         self.catalog = Catalog(self.engine)
-        limits = Limits(settings.queue_limit, settings.allow_private_endpoints)
+        limits = Limits(settings.queue_limit, settings.endpoint_policy)
         self.lifecycle = Lifecycle(self.engine, self.catalog, limits)
         self.dispatcher = Dispatcher(
             self.engine,

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter
 from opscore.agentkit_client.addresses import check_endpoint
 from opscore.api.schemas import AgentIn, Id, StateWordText
 from opscore.models import (
+    ANY_ENDPOINT,
     HIGHEST_PRIORITY,
     Agent,
     Event,
@@ -144,7 +145,7 @@ def _check_agent(agent: Agent) -> None:
         concurrency=agent.concurrency,
     )
     if agent.contact_endpoint is not None:
-        check_endpoint(agent.contact_endpoint, allow_private=True)
+        check_endpoint(agent.contact_endpoint, ANY_ENDPOINT)
 
 
 def _check_text(rule: TypeAdapter[str], name: str, value: str) -> None:

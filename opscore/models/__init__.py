@@ -31,6 +31,7 @@ from opscore.models.definition import (
     WorkflowDefinition,
     WorkflowRevision,
 )
+from opscore.models.endpoints import ANY_ENDPOINT, EndpointPolicy
 from opscore.models.event import Event, EventType
 from opscore.models.facts import (
     AgentFacts,
@@ -70,6 +71,7 @@ from opscore.models.task import (
 )
 
 __all__ = [
+    "ANY_ENDPOINT",
     "BREAKER_THRESHOLD",
     "DEFAULT_PRIORITY",
     "HIGHEST_PRIORITY",
@@ -91,6 +93,7 @@ __all__ = [
     "Delivery",
     "DispatchMode",
     "EarlyReports",
+    "EndpointPolicy",
     "EntryKind",
     "Event",
     "EventFilter",

@@ -7,9 +7,9 @@ from typing import Literal
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from opscore.models import DispatchMode, Policy, Retention
+from opscore.models import DispatchMode, EndpointPolicy, Policy, Retention
 from opscore.settings.secret_rules import is_weak
-from opscore.settings.values import ApiKey, OptionalSeconds, Seconds, WebhookSecrets
+from opscore.settings.values import Allowlist, ApiKey, OptionalSeconds, Seconds, WebhookSecrets
 
 
 class Settings(BaseSettings):
@@ -85,6 +85,9 @@ class Settings(BaseSettings):
     )
     allow_private_endpoints: bool = Field(
         True, description="Whether agents may live on private and loopback addresses."
+    )
+    endpoint_allowlist: Allowlist = Field(
+        (), description="The networks and host names that agents may live at; empty: all."
     )
     allow_unsigned_webhooks: bool = Field(
         False, description="Accept webhooks without a signature. For experiments only."
@@ -164,6 +167,10 @@ class Settings(BaseSettings):
             silence_threshold=_seconds(self.silence_threshold),
             unsettled_grace=timedelta(seconds=self.unsettled_grace),
         )
+
+    @property
+    def endpoint_policy(self) -> EndpointPolicy:
+        return EndpointPolicy.of(self.allow_private_endpoints, self.endpoint_allowlist)
 
     @property
     def retention(self) -> Retention:

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import NoDecode
 
 from opscore.durations import format_duration, parse_duration
+from opscore.models import EndpointPolicy
 from opscore.settings.secret_rules import MIN_SECRET_LENGTH, check_secret, split_secrets
 
 
@@ -25,6 +26,14 @@ def _read_key(value: object, info: ValidationInfo) -> object:
 
 def _read_secrets(value: object, info: ValidationInfo) -> object:
     return split_secrets(value, dev=_in_dev(info)) if isinstance(value, str) else value
+
+
+def _read_allowlist(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    entries = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+    EndpointPolicy.of(False, entries)
+    return entries
 
 
 def _in_dev(info: ValidationInfo) -> bool:
@@ -40,6 +49,7 @@ def _read_duration(value: object) -> object:
 _DURATION = BeforeValidator(_read_duration)
 _KEY = BeforeValidator(_read_key)
 _SECRETS = BeforeValidator(_read_secrets)
+_ALLOWLIST = BeforeValidator(_read_allowlist)
 
 # Seconds as a number; written as a number of seconds, or as 30s, 5m, 1h30m.
 Seconds = Annotated[float, _DURATION]
@@ -47,6 +57,8 @@ OptionalSeconds = Annotated[float | None, _DURATION]
 # What guards the service; the field `dev` must come before them.
 ApiKey = Annotated[SecretStr | None, _KEY]
 WebhookSecrets = Annotated[tuple[SecretStr, ...], NoDecode, _SECRETS]
+
+Allowlist = Annotated[tuple[str, ...], NoDecode, _ALLOWLIST]
 
 
 def accepted_values(field: FieldInfo) -> str:
@@ -57,6 +69,8 @@ def accepted_values(field: FieldInfo) -> str:
         return f"a duration {_range(field, _as_duration)}"
     if _KEY in field.metadata or _SECRETS in field.metadata:
         return f"at least {MIN_SECRET_LENGTH} characters"
+    if _ALLOWLIST in field.metadata:
+        return "networks such as 10.1.0.0/16 and host names such as *.example.org, with commas"
     if kind is int:
         return f"a whole number {_range(field, _as_number)}"
     if kind is float:

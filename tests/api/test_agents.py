@@ -101,6 +101,15 @@ async def test_F90_private_networks_are_a_setting(run: Runner, endpoint: str) ->
         check_problem(answer, 422, "forbidden_endpoint")
 
 
+async def test_endpoints_off_the_allow_list_are_refused(run: Runner) -> None:
+    async with run(endpoint_allowlist=("10.1.0.0/16", "*.agents.test")) as service:
+        for host in ("10.1.2.3", "one.agents.test"):
+            await service.register(host, contactEndpoint=f"http://{host}:9100/task")
+        body = {"agentName": "one", "contactEndpoint": "http://127.0.0.1:9100/task"}
+        answer = await service.post("agents", body)
+        check_problem(answer, 422, "forbidden_endpoint")
+
+
 async def test_the_list_pages_by_id(service: Service) -> None:
     for agent_id in ("c", "a", "b"):
         await service.register(agent_id)

@@ -25,6 +25,7 @@ from opscore.models import (
     Accepted,
     Answered,
     Delivery,
+    EndpointPolicy,
     Failure,
     FailureCode,
     MessageType,
@@ -521,13 +522,32 @@ async def test_F90_the_checked_address_is_the_one_that_is_called() -> None:
 async def test_F90_private_agents_are_refused_by_the_setting(host: str) -> None:
     async with wire_server(replying(ACCEPTED)) as server:
         claim = make_claim(make_task(), endpoint=f"http://{host}:{server.port}/task")
-        async with AgentKitClient(server.url, allow_private=False, resolver=to_loopback) as client:
+        async with AgentKitClient(
+            server.url, endpoints=EndpointPolicy(allow_private=False), resolver=to_loopback
+        ) as client:
             failed = failure(await client.deliver(claim, PATIENCE))
             assert await client.run(CLAIM, PATIENCE) == Accepted()
             again = failure(await client.deliver(claim, PATIENCE))
     assert failed == again
     assert (failed.code, failed.terminal) == (FailureCode.FORBIDDEN_ENDPOINT, True)
     assert "OPSCORE_ALLOW_PRIVATE_ENDPOINTS" in failed.message
+
+
+@pytest.mark.parametrize(
+    ("allowlist", "delivered"),
+    [(["innocent.test"], True), (["127.0.0.0/8"], True), (["10.0.0.0/8"], False)],
+)
+async def test_name_is_called_where_the_allow_list_has_it_or_its_address(
+    allowlist: list[str], delivered: bool
+) -> None:
+    async with wire_server(replying(ACCEPTED)) as server:
+        claim = make_claim(make_task(), endpoint=f"http://innocent.test:{server.port}/task")
+        policy = EndpointPolicy.of(False, allowlist)
+        async with AgentKitClient(server.url, endpoints=policy, resolver=to_loopback) as client:
+            outcome = await client.deliver(claim, PATIENCE)
+    assert (outcome == Accepted()) is delivered
+    if not delivered:
+        assert failure(outcome).code is FailureCode.FORBIDDEN_ENDPOINT
 
 
 @pytest.mark.parametrize("host", ["localhost", "2130706433", "0x7f.1"])

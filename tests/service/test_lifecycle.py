@@ -20,6 +20,7 @@ from opscore.lifecycle import Limits, Trigger
 from opscore.models import (
     Availability,
     Change,
+    EndpointPolicy,
     EventType,
     HoldReason,
     Registration,
@@ -74,7 +75,7 @@ async def test_F39_registering_again_leaves_a_running_task_its_deadline(build: B
 
 
 async def test_F90_an_endpoint_that_must_not_be_called_is_refused(build: Builder) -> None:
-    house = await build(running=False, limits=Limits(allow_private_endpoints=False))
+    house = await build(running=False, limits=Limits(endpoints=EndpointPolicy(allow_private=False)))
     for endpoint in ("http://169.254.169.254/latest", "http://127.0.0.1:9000/task"):
         with pytest.raises(ForbiddenEndpointError):
             await house.register(contact_endpoint=endpoint)
@@ -378,5 +379,5 @@ async def test_a_conflict_is_decided_again_with_what_is_true_now(build: Builder)
 
 
 def test_limits_are_generous_unless_told() -> None:
-    values: dict[str, Any] = {"queue": 1_000_000, "allow_private_endpoints": True}
+    values: dict[str, Any] = {"queue": 1_000_000, "endpoints": EndpointPolicy(allow_private=True)}
     assert Limits() == Limits(**values)

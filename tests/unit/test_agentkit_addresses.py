@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from opscore.agentkit_client import check_address, check_endpoint
 from opscore.agentkit_client.addresses import read_address
 from opscore.exceptions import ForbiddenEndpointError
+from opscore.models import EndpointPolicy
 
 PUBLIC = [
     "http://agents.example.com/task",
@@ -41,6 +42,9 @@ PRIVATE = [
     "http://localhost:9000/task",
     "http://agent.localhost/task",
     "http://LOCALHOST./task",
+    "http://local\u00adhost/task",
+    "http://127.0.0.1\u00ad/task",
+    "http://\u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3/task",
 ]
 NEVER = [
     "http://169.254.169.254/latest/meta-data",
@@ -73,6 +77,17 @@ NEVER = [
     "http://[fe80::1%25eth0]/",
     "http://[fe80::1%eth0]/",
     "http://[fd00:ec2::254]/",
+    "http://[fd00:ec2::23]/v1/credentials",
+    "http://[fd00:ec2::253]/",
+    "http://[fd00:c1::a9fe:a9fe]/",
+    "http://[fd00:42::42]/",
+    "http://169.254.170.23/v1/credentials",
+    "http://169.254.170.2/",
+    "http://169.254.42.42/conf",
+    "http://169.254.169\u00ad.254/",
+    "http://169.254.169.254\u00ad/",
+    "http://[::ffff:169.254.170.23]/",
+    "http://meta\u00addata.google.internal/",
     "http://[fd20:ce::254]/",
     "http://100.100.100.200/",
     "http://168.63.129.16/",
@@ -124,6 +139,12 @@ MALFORMED = [
     "http://./",
     "http://[::1/",
     "http://[127.0.0.1]/",
+    "http://[v1.127.0.0.1]/",
+    "http://[v1.agents]/",
+    "http://[v6.fe80::1]/",
+    "http://[vF.localhost]/",
+    "http://\u00ad/",
+    "http://xn--\u00fc.test/",
     "http://[::g]/",
     "http://256.1.1.1/",
     "http://1.2.3.4.5/",
@@ -139,14 +160,14 @@ MALFORMED = [
 @pytest.mark.parametrize("url", PUBLIC)
 @pytest.mark.parametrize("allow_private", [True, False])
 def test_F90_public_endpoints_are_accepted_as_written(url: str, allow_private: bool) -> None:
-    assert check_endpoint(url, allow_private) == url
+    assert check_endpoint(url, EndpointPolicy(allow_private)) == url
 
 
 @pytest.mark.parametrize("url", PRIVATE)
 def test_F90_private_endpoints_need_the_setting(url: str) -> None:
-    assert check_endpoint(url, allow_private=True) == url
+    assert check_endpoint(url, EndpointPolicy(True)) == url
     with pytest.raises(ForbiddenEndpointError) as refused:
-        check_endpoint(url, allow_private=False)
+        check_endpoint(url, EndpointPolicy(False))
     assert "OPSCORE_ALLOW_PRIVATE_ENDPOINTS" in refused.value.detail
 
 
@@ -154,7 +175,7 @@ def test_F90_private_endpoints_need_the_setting(url: str) -> None:
 @pytest.mark.parametrize("allow_private", [True, False])
 def test_F90_forbidden_and_malformed_endpoints_are_refused(url: str, allow_private: bool) -> None:
     with pytest.raises(ForbiddenEndpointError) as refused:
-        check_endpoint(url, allow_private)
+        check_endpoint(url, EndpointPolicy(allow_private))
     assert refused.value.detail.endswith(".")
     assert not url or url not in refused.value.detail
 
@@ -185,7 +206,7 @@ def test_F90_no_spelling_of_a_link_local_address_passes(address: IPv4Address) ->
     wrapped = [f"[{prefix}{low}]" for prefix in ("::ffff:", "::", "64:ff9b::", "::ffff:0:")]
     for host in [*_spellings(int(address)), *wrapped, f"[2002:{low}::]"]:
         with pytest.raises(ForbiddenEndpointError):
-            check_endpoint(f"http://{host}/task", allow_private=True)
+            check_endpoint(f"http://{host}/task", EndpointPolicy(True))
 
 
 @given(st.ip_addresses(v=6))
@@ -207,7 +228,7 @@ def test_F90_an_endpoint_is_accepted_or_refused_and_never_breaks_the_check(text:
 
 def _verdict(url: str) -> str:
     try:
-        return "accepted" if check_endpoint(url, allow_private=False) == url else "changed"
+        return "accepted" if check_endpoint(url, EndpointPolicy(False)) == url else "changed"
     except ForbiddenEndpointError:
         return "refused"
 
@@ -233,7 +254,90 @@ def test_F90_addresses_are_judged_at_connect(
 ) -> None:
     for spelled in (address, ip_address(address)):
         if allowed:
-            check_address(spelled, allow_private)
+            check_address(spelled, EndpointPolicy(allow_private))
         else:
             with pytest.raises(ForbiddenEndpointError):
-                check_address(spelled, allow_private)
+                check_address(spelled, EndpointPolicy(allow_private))
+
+
+# --- the allow list -----------------------------------------------------------------------------
+
+LISTED = EndpointPolicy.of(
+    False, ["10.1.0.0/16", "fd12::/16", "203.0.113.7", "agents.example.org", "*.pool.example.org"]
+)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://10.1.2.3/",
+        "http://0x0a010203/",
+        "http://[::ffff:10.1.2.3]/",
+        "http://[fd12::1]/",
+        "http://203.0.113.7/",
+        "http://agents.example.org/",
+        "http://AGENTS.example.org./",
+        "http://one.pool.example.org/",
+        "http://resolved-later.example.com/",
+    ],
+)
+def test_listed_endpoints_are_accepted_although_private(url: str) -> None:
+    assert check_endpoint(url, LISTED) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://10.2.0.1/", "http://8.8.8.8/", "http://[64:ff9b::8.8.8.8]/", "http://127.0.0.1/"],
+)
+@pytest.mark.parametrize("allow_private", [True, False])
+def test_unlisted_addresses_are_refused(url: str, allow_private: bool) -> None:
+    with pytest.raises(ForbiddenEndpointError) as refused:
+        check_endpoint(url, EndpointPolicy(allow_private, LISTED.networks, LISTED.names))
+    assert "OPSCORE_ENDPOINT_ALLOWLIST" in refused.value.detail
+
+
+def test_unlisted_names_are_refused_at_once_if_no_network_is_listed() -> None:
+    names_only = EndpointPolicy.of(True, ["agents.example.org"])
+    for host in ("agents.example.com", "evil-agents.example.org", "a.agents.example.org"):
+        with pytest.raises(ForbiddenEndpointError):
+            check_endpoint(f"http://{host}/", names_only)
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "allowed"),
+    [
+        ("agents.example.org", "192.168.0.1", True),
+        ("other.example.org", "10.1.9.9", True),
+        ("other.example.org", "192.168.0.1", False),
+        ("other.example.org", "8.8.8.8", False),
+        ("agents.example.org", "169.254.169.254", False),
+        ("one.pool.example.org", "fd00:ec2::23", False),
+    ],
+)
+def test_what_a_name_resolves_to_is_judged_by_the_allow_list(
+    name: str, address: str, allowed: bool
+) -> None:
+    if allowed:
+        check_address(address, LISTED, name)
+    else:
+        with pytest.raises(ForbiddenEndpointError):
+            check_address(address, LISTED, name)
+
+
+def test_metadata_addresses_are_refused_although_listed() -> None:
+    everything = EndpointPolicy.of(True, ["0.0.0.0/0", "::/0", "metadata.google.internal"])
+    for url in (
+        "http://169.254.170.23/",
+        "http://[fd00:ec2::23]/",
+        "http://metadata.google.internal/",
+    ):
+        with pytest.raises(ForbiddenEndpointError):
+            check_endpoint(url, everything)
+
+
+@pytest.mark.parametrize(
+    "entry", ["10.0.0.1/8", "10.0.0.0/33", "256.0.0.1", "http://a", "a/b", "*", "a..b", "a.*"]
+)
+def test_allow_list_with_an_unreadable_entry_is_refused(entry: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        EndpointPolicy.of(True, [entry])

@@ -54,6 +54,12 @@ def test_the_defaults_need_nothing() -> None:
         ("OPSCORE_WORKFLOWS_DIR", "flows", "workflows_dir", Path("flows")),
         ("OPSCORE_WORKFLOWS_DIR", "", "workflows_dir", None),
         ("OPSCORE_LOG_FILE", "", "log_file", None),
+        (
+            "OPSCORE_ENDPOINT_ALLOWLIST",
+            "10.0.0.0/8, A.test ,",
+            "endpoint_allowlist",
+            ("10.0.0.0/8", "a.test"),
+        ),
         ("OPSCORE_API_KEY", "", "api_key", None),
         ("OPSCORE_SILENCE_THRESHOLD", "", "silence_threshold", None),
         ("OPSCORE_START_TIMEOUT", "", "start_timeout", None),
@@ -132,6 +138,7 @@ def test_F61_secrets_are_separated_by_commas(
         ("OPSCORE_RETENTION_DAYS", "inf"),
         ("OPSCORE_SILENCE_THRESHOLD", "inf"),
         ("OPSCORE_RETENTION_DAYS", "1e300"),
+        ("OPSCORE_ENDPOINT_ALLOWLIST", "10.0.0.1/8"),
         ("AGENTKIT_TIMEOUT", "301"),
     ],
 )

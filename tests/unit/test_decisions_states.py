@@ -271,6 +271,22 @@ def test_report_of_unknown_task_neither_holds_nor_releases_agent(
     assert "No task has the id" in change.uncounted
 
 
+@pytest.mark.parametrize("word", ["idle", "active", "finished", "unheard of"])
+def test_report_of_deregistered_agent_is_answered_with_what_that_means(word: str) -> None:
+    gone = agent(standing=Standing.DEREGISTERED)
+    change = decide(agent_facts(agent=gone), report(word))
+    assert change.uncounted is not None
+    assert "until it registers again" in change.uncounted
+    assert decide(agent_facts(), report("idle")).uncounted is None
+
+
+def test_report_that_ends_the_last_task_of_deregistered_agent_counts() -> None:
+    gone = agent(standing=Standing.DEREGISTERED)
+    change = decide(agent_facts(agent=gone, named=running()), report("finished", taskId=ID))
+    assert change.uncounted is None
+    assert change.tasks[0].status is TaskStatus.COMPLETED
+
+
 def test_repeated_active_holds_busy_agent_for_another_minute() -> None:
     said = report("active", when=0)
     busy = decide(agent_facts(), said).agents[0]

@@ -47,15 +47,20 @@ def on_state_report(facts: AgentFacts, report: StateReport, ctx: Context) -> Cha
         note_late(draft, taken.late, facts.agent.id, report.state)
     elif taken.entry is not None:
         _note_entry(draft, taken.entry, facts.agent.id, report.state)
-    is_gone = facts.agent.standing is Standing.DEREGISTERED
-    draft.uncounted = taken.uncounted or (_DEREGISTERED if is_gone else None)
+    draft.uncounted = taken.uncounted or _unless_moving(facts, taken)
     return draft.change()
 
 
 _DEREGISTERED = (
-    "The agent was deregistered: its reports are kept, but it gets no task until it registers "
+    "The agent was deregistered: its reports are kept, but it gets no tasks until it registers "
     "again."
 )
+
+
+def _unless_moving(facts: AgentFacts, taken: Attribution) -> str | None:
+    """Tell a deregistered agent what its reports mean; one that ends its last task counts."""
+    is_gone = facts.agent.standing is Standing.DEREGISTERED
+    return _DEREGISTERED if is_gone and taken.subject is None else None
 
 
 def _carry_out(draft: Draft, subject: TaskFacts, report: StateReport, taken: Attribution) -> None:

@@ -4,6 +4,8 @@ RUN python -m venv /opt/opscore
 COPY requirements.txt /tmp/requirements.txt
 RUN /opt/opscore/bin/pip install --require-hashes --requirement /tmp/requirements.txt
 COPY opscore /tmp/opscore
+# A running service shows this page.
+COPY docs/reference/errors.md /tmp/opscore/api/errors.md
 # The package is copied, not built: building would fetch an unpinned build backend.
 RUN site="$(/opt/opscore/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && cp -r /tmp/opscore "$site/opscore" \

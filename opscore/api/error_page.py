@@ -1,9 +1,10 @@
-"""The page behind the `type` of every error: made from the exception tree, so never behind it."""
+"""The page behind the `type` of every error, and the errors that it must have a place for."""
 
-import inspect
 from collections.abc import Iterator
-from html import escape
+from functools import cache
+from pathlib import Path
 
+from opscore.api.markdown import to_html
 from opscore.exceptions import (
     ConfigurationError,
     IdempotencyKeyUsedError,
@@ -16,29 +17,27 @@ PATH = "/docs/errors"
 # These never become an answer of their own.
 _INTERNAL = (ConfigurationError, IdempotencyKeyUsedError, WebhookReplayedError)
 
+# A wheel has the page beside this module, a checkout only where all pages are.
+_PACKAGED = Path(__file__).with_name("errors.md")
+_IN_CHECKOUT = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
+
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <title>Errors of Ops-Core</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 44rem; margin: 2rem auto }}
-section:target {{ background: #fff3c4 }}
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 48rem; margin: 2rem auto }}
+:target {{ background: #fff3c4 }}
+pre {{ overflow-x: auto; background: #f4f4f4; padding: 0.5rem }}
 code {{ font-size: 0.95em }}
 </style>
 </head>
 <body>
-<h1>Errors of Ops-Core</h1>
-<p>Every error answer is <code>application/problem+json</code>. Its <code>detail</code> says what to
-do, its <code>code</code> is one of those below, and its <code>requestId</code> is in the log.</p>
-{sections}
+{text}
 </body>
 </html>
 """
-_SECTION = """<section id="{code}">
-<h2><code>{code}</code></h2>
-<p>Status {status}. {title}.</p>{meaning}
-</section>"""
 
 
 def answered_errors() -> list[type[OpsCoreError]]:
@@ -48,8 +47,11 @@ def answered_errors() -> list[type[OpsCoreError]]:
     return sorted(answered, key=lambda kind: (kind.status, kind.code))
 
 
+@cache
 def error_page() -> str:
-    return _PAGE.format(sections="\n".join(map(_section, answered_errors())))
+    """The whole text of docs/reference/errors.md."""
+    source = _PACKAGED if _PACKAGED.is_file() else _IN_CHECKOUT
+    return _PAGE.format(text=to_html(source.read_text(encoding="utf-8")))
 
 
 def _below(kind: type[OpsCoreError]) -> Iterator[type[OpsCoreError]]:
@@ -58,11 +60,3 @@ def _below(kind: type[OpsCoreError]) -> Iterator[type[OpsCoreError]]:
         if child.__module__ == OpsCoreError.__module__:
             yield child
             yield from _below(child)
-
-
-def _section(kind: type[OpsCoreError]) -> str:
-    text = inspect.cleandoc(kind.__doc__) if "__doc__" in vars(kind) and kind.__doc__ else ""
-    # What stands there without words of its own is inherited, or said by the title.
-    meaning = f"\n<p>{escape(text)}</p>" if text and kind is not OpsCoreError else ""
-    title = escape(kind.title)
-    return _SECTION.format(code=kind.code, status=kind.status, title=title, meaning=meaning)

@@ -16,15 +16,17 @@ def claimed_task(
         agent_id=agent_id,
         owner=owner,
         lease_until=lease_until,
-        dispatched_at=now,
+        # The claim may have begun before the task was queued, and waited for the storage.
+        dispatched_at=max(now, task.waiting_since),
         rev=task.rev + 1,
     )
 
 
-def dispatched_event(task: Task, now: datetime) -> Event:
+def dispatched_event(task: Task) -> Event:
+    """Return the event of a task as its claim left it."""
     return Event(
         EventType.TASK_DISPATCHED,
-        now,
+        task.dispatched_at or task.waiting_since,
         agent_id=task.agent_id,
         session_id=task.session_id,
         task_id=task.id,

@@ -1,12 +1,16 @@
 """What is not there, what may not be done, and the pages that explain both."""
 
 import re
+from html import unescape
+from pathlib import Path
 
 import pytest
 from anyio.to_thread import current_default_thread_limiter
 
 from opscore.api.error_page import answered_errors
 from tests.api.service import Service, check_problem, contract
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 # Routes and pages are there whatever the storage.
 pytestmark = pytest.mark.storages("memory")
@@ -84,12 +88,21 @@ async def test_docs_loads_nothing_from_elsewhere(service: Service) -> None:
     assert '"validatorUrl": null' in page.text
 
 
-async def test_the_page_of_errors_has_a_place_for_every_code(service: Service) -> None:
+async def test_page_of_errors_has_a_place_for_every_code_and_the_whole_reference(
+    service: Service,
+) -> None:
     page = await service.call("GET", "/docs/errors", headers={"Authorization": ""})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    places = re.findall(r'id="(\w+)"', page.text)
-    assert places == [kind.code for kind in answered_errors()]
-    assert not re.findall(r"(?:src|href)=", page.text)
+    places = re.findall(r'<h3 id="(\w+)"', page.text)
+    assert sorted(places) == sorted(kind.code for kind in answered_errors())
+    reference = (DOCS / "reference" / "errors.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\w+", unescape(re.sub(r"<[^>]+>", " ", page.text))))
+    unlinked = re.sub(r"\]\([^)]*\)", "]", reference)
+    assert set(re.findall(r"\w+", unlinked)) <= shown
+    assert all(
+        address.startswith("https://") for address in re.findall('href="([^"]*)"', page.text)
+    )
+    assert "src=" not in page.text
 
 
 async def test_the_type_of_a_problem_leads_to_its_place(service: Service) -> None:

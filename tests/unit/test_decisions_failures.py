@@ -243,11 +243,11 @@ def test_a_fallback_task_runs_in_its_place() -> None:
     assert change.sessions[0].status is SessionStatus.WAITING
     assert types(change.events) == [
         "task.attempt_failed",
-        "task.fallback",
         "task.failed",
+        "task.fallback",
         "task.queued",
     ]
-    assert change.events[1].data["to"] == "spare"
+    assert change.events[2].data["to"] == "spare"
 
 
 def test_a_stand_in_of_a_stand_in_stands_for_the_first() -> None:

@@ -207,3 +207,10 @@ def test_the_checklist_is_whole() -> None:
     rows = re.findall(r"^\| ([0-9B][0-9.]*) \| .+ \| (.+) \| .*\|$", read("TASK.md"), re.MULTILINE)
     assert [number for number, _ in rows] == TASK_ITEMS
     assert {status for _, status in rows} <= {"done", "in progress", "not begun"}
+
+
+def test_page_of_errors_is_in_the_wheel_and_in_the_image() -> None:
+    wheel = tomllib.loads(read("pyproject.toml"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["docs/reference/errors.md"] == "opscore/api/errors.md"
+    assert "COPY docs/reference/errors.md /tmp/opscore/api/errors.md" in read("Dockerfile")
+    assert "!docs/reference/errors.md" in read(".dockerignore").splitlines()

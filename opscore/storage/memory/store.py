@@ -156,7 +156,7 @@ class MemoryStorage(MemoryReplicas):
         def assign(task: Task, agent_id: str) -> None:
             claimed = claimed_task(task, agent_id, owner, now, lease_until)
             self._records.put_task(claimed)
-            self._records.events.append((dispatched_event(claimed, now),))
+            self._records.events.append((dispatched_event(claimed),))
             facts = self._records.task_facts(claimed)
             claims.append(Claim(claimed, facts.session, self._records.agents[agent_id]))
 

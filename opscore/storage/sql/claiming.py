@@ -330,7 +330,7 @@ def _mark(
         (waited.task.status.value for waited in found.values()),
         (one.task.status.value for one in claims),
     )
-    yield from write_events([dispatched_event(one.task, now) for one in claims], tally)
+    yield from write_events([dispatched_event(one.task) for one in claims], tally)
     return claims
 
 

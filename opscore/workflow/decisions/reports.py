@@ -165,10 +165,10 @@ def on_heartbeat(facts: TaskFacts, progress: Any, attempt: int | None, ctx: Cont
         note_late(draft, task, task.agent_id, "heartbeat")
         return draft.change()
     note_sign_of_life(draft, task, facts.agent)
+    task, _ = mark_active(draft, task, facts.session)
     if progress is not None:
         task = draft.task(task, progress=progress)
         draft.task_event(EventType.TASK_HEARTBEAT, task, progress=draft.bounded(progress))
-    mark_active(draft, task, facts.session)
     _touch_agent(draft, task, is_agents=True)
     return draft.change()
 

@@ -331,8 +331,8 @@ def fallback_task(draft: Draft, task: Task, session: WorkflowSession, failure: F
             )
             set_session_waiting(draft, session)
         case FallbackTask(step_id):
-            draft.task_event(EventType.TASK_FALLBACK, task, kind="task", to=step_id)
             _end_failed(draft, task, failure)
+            draft.task_event(EventType.TASK_FALLBACK, task, kind="task", to=step_id)
             stand_in = session.definition.task(step_id)
             stands_for = task.stands_for or task.step_id
             waiting = set_session_waiting(draft, session)

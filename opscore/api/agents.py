@@ -15,7 +15,7 @@ from opscore.api.dependencies import (
 )
 from opscore.api.problems import CONTENDING, FINDING, READING, WRITING, problems
 from opscore.api.schemas import AgentIn, AgentPatch
-from opscore.api.views import AgentDetailView, AgentView, ListView
+from opscore.api.views import AgentDetailView, AgentView, ListView, RefusedAgentView
 from opscore.ids import new_id
 from opscore.models import AgentFilter, Availability, Registration
 
@@ -66,6 +66,16 @@ async def register_agent(body: AgentIn, lifecycle: LifecycleDep, response: Respo
     if not created:
         response.status_code = 200
     return AgentView.of(candidate)
+
+
+@router.get("/agents/refused", responses=READING)
+async def list_refused_agents(core: CoreDep) -> ListView[RefusedAgentView]:
+    """Webhooks that were refused and state reports of unknown agents, the newest first.
+
+    Each replica lists what it refused itself within the last hour, at most 300 entries in all.
+    """
+    items = [RefusedAgentView.of(one) for one in core.refused_agents.newest()]
+    return ListView(items=items, next_cursor=None)
 
 
 @router.get("/agent/{agent_id}", responses=FINDING)

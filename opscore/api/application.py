@@ -32,6 +32,7 @@ from opscore.api.errors import install_error_handlers
 from opscore.api.keys import with_api_key
 from opscore.api.refusal import note_refusal
 from opscore.api.start_log import log_start
+from opscore.api.webhook_refusals import WebhookRefusals
 from opscore.clock import Clock
 from opscore.exceptions import OpsCoreError
 from opscore.logging_config import LogPipeline
@@ -139,6 +140,7 @@ def _layers(settings: Settings, log: LogPipeline | None) -> list[Middleware]:
             public_paths=_HEALTH | PUBLIC_PATHS | {webhook.PATH},
             public_prefixes=PUBLIC_PREFIXES,
         ),
+        Middleware(WebhookRefusals, path=webhook.PATH),
         Middleware(
             BodyGuard,
             path_limits={webhook.PATH: webhook.BODY_LIMIT},

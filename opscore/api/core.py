@@ -11,6 +11,7 @@ from typing import Any
 
 from opscore import __version__
 from opscore.agentkit_client import AgentKitClient
+from opscore.api.refused_agents import RefusedAgents
 from opscore.api.storage_check import StorageCheck
 from opscore.clock import Clock, SystemClock
 from opscore.crash_points import crash_point
@@ -56,6 +57,7 @@ class Core:
     presence: Presence = field(init=False)
     checker: Checker = field(init=False)
     storage_check: StorageCheck = field(init=False)
+    refused_agents: RefusedAgents = field(init=False)
     export_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     failure: str | None = None
     _side_tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -81,6 +83,7 @@ class Core:
         self.retention = RetentionLoop(self.engine, settings.retention, self.replica_id)
         self.checker = Checker(self.engine, self.replica_id)
         self.storage_check = StorageCheck(self.storage, self.clock)
+        self.refused_agents = RefusedAgents(self.clock)
         self.presence = Presence(self.storage, self.clock, self._replica())
 
     async def start(self) -> None:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from opscore import __version__
 from opscore.api.core import Core
 from opscore.api.observation import Observation
+from opscore.api.refused_agents import RefusedKind
 from opscore.models import Counts, TaskStatus
 
 _PREFIX = "opscore_"
@@ -52,6 +53,7 @@ def _families(core: Core, seen: Observation) -> Iterator[Metric]:
         yield from _stored(seen.counts)
         yield _one("replicas", "Processes that are listed on the storage.", len(seen.replicas))
     yield from _dispatching(core)
+    yield from _refusals(core)
     yield from _upkeep(core)
     yield from _process(core)
 
@@ -78,6 +80,16 @@ def _dispatching(core: Core) -> Iterator[Metric]:
     yield _one("messages_under_way", under_way, dispatcher.under_way)
     is_open = dispatcher.upstream.open_until is not None
     yield _one("agentkit_breaker_open", "Whether nothing is sent to AgentKit for now.", is_open)
+
+
+def _refusals(core: Core) -> Iterator[Metric]:
+    counts = core.refused_agents.counts
+    refused = counts[RefusedKind.WEBHOOK] + counts[RefusedKind.UNSIGNED_WEBHOOK]
+    meaning = "Webhooks that were refused."
+    yield _each("refused_webhooks", meaning, "code", refused, CounterMetricFamily)
+    unknown = counts[RefusedKind.REPORT].total()
+    meaning = "State reports of agents that are not registered."
+    yield _one("unknown_agent_reports", meaning, unknown, CounterMetricFamily)
 
 
 def _upkeep(core: Core) -> Iterator[Metric]:

@@ -8,10 +8,17 @@ from pydantic.alias_generators import to_camel
 
 from opscore.api.validation import ID_PATTERN
 
+NAME_LENGTH = 200
+VERSION_LENGTH = 100
+CAPABILITY_LENGTH = 128
+CAPABILITIES_LIMIT = 64
+METADATA_LIMIT = 64 * 1024
+
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
-Capability = Annotated[str, Field(min_length=1, max_length=128)]
-Capabilities = Annotated[tuple[Capability, ...], Field(max_length=64)]
+Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
+Version = Annotated[str, Field(max_length=VERSION_LENGTH)]
+Capability = Annotated[str, Field(min_length=1, max_length=CAPABILITY_LENGTH)]
+Capabilities = Annotated[tuple[Capability, ...], Field(max_length=CAPABILITIES_LIMIT)]
 StateWordText = Annotated[str, Field(min_length=1, max_length=64)]
 Endpoint = Annotated[str, Field(min_length=1, max_length=2048)]
 # Strict, because true would otherwise count as 1.
@@ -62,7 +69,7 @@ class AgentIn(Request):
     agent_id: Id | None = None
     agent_name: Name
     capabilities: Capabilities | None = None
-    version: Annotated[str, Field(max_length=100)] | None = None
+    version: Version | None = None
     contact_endpoint: Endpoint | None = None
     metadata: dict[str, Any] | None = None
     concurrency: Concurrency | None = None
@@ -76,7 +83,7 @@ class AgentPatch(Request):
 
     agent_name: Name = ""
     capabilities: Capabilities = ()
-    version: Annotated[str, Field(max_length=100)] | None = None
+    version: Version | None = None
     contact_endpoint: Endpoint | None = None
     metadata: dict[str, Any] | None = None
     concurrency: Concurrency = 1
@@ -98,7 +105,7 @@ class AgentDetails(LenientRequest):
     agent_id: Id
     agent_name: Name | None = None
     capabilities: Capabilities | None = None
-    version: Annotated[str, Field(max_length=100)] | None = None
+    version: Version | None = None
     contact_endpoint: Endpoint | None = None
     metadata: dict[str, Any] | None = None
     registration_time: Annotated[Moment | None, Field(alias="registration_time")] = None

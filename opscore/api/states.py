@@ -10,10 +10,16 @@ from opscore.api.core import Core
 from opscore.api.cursors import ListCursor
 from opscore.api.dependencies import AgentId, CoreDep, Cursor, LifecycleDep, Limit
 from opscore.api.problems import CHANGING, FINDING
+from opscore.api.refused_agents import RefusedKind, remote_address
 from opscore.api.schemas import StateIn
 from opscore.api.validation import validation_error
 from opscore.api.views import EventView, ListView, ReportView, StateView
-from opscore.exceptions import BadRequestError, OpsCoreError, PayloadTooLargeError
+from opscore.exceptions import (
+    AgentNotFoundError,
+    BadRequestError,
+    OpsCoreError,
+    PayloadTooLargeError,
+)
 from opscore.middleware.problem import request_id_of, send_problem
 from opscore.models import RESULT_LIMIT, StateReport
 
@@ -55,6 +61,8 @@ class StateReports:
         try:
             uncounted = await _take(scope, agent_id)
         except OpsCoreError as error:
+            if isinstance(error, AgentNotFoundError):
+                _note_unknown(scope, agent_id, error)
             await send_problem(send, error, request_id_of(scope))
             return
         body = _ACCEPTED if uncounted is None else _uncounted(uncounted)
@@ -86,6 +94,17 @@ async def _take(scope: Scope, agent_id: str) -> str | None:
     if size > BODY_LIMIT:
         raise PayloadTooLargeError("A state report may have at most 256 KiB; send less details.")
     return await core.lifecycle.set_state(_report(agent_id, state.get("json"), size))
+
+
+def _note_unknown(scope: Scope, agent_id: str, error: AgentNotFoundError) -> None:
+    core: Core = scope["app"].state.core
+    core.refused_agents.note(
+        RefusedKind.REPORT,
+        {"agentId": agent_id},
+        remote_address(scope),
+        error.code,
+        error.detail,
+    )
 
 
 def _report(agent_id: str, document: Any, size: int) -> StateReport:

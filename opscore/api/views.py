@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+from opscore.api.refused_agents import Refused, RefusedKind
 from opscore.models import (
     Agent,
     AgentState,
@@ -130,6 +131,36 @@ class AgentView(View):
 def _hold(agent: Agent) -> HoldView | None:
     hold = current_hold(agent)
     return HoldView(reason=hold.reason, since=hold.since, until=hold.until) if hold else None
+
+
+class RefusedAgentView(View):
+    """Of a webhook without a genuine signature (`verified` false), the agent is only a claim."""
+
+    kind: Literal["webhook", "report"]
+    verified: bool
+    agent_id: str | None
+    agent_name: str | None
+    remote_address: str | None
+    code: str
+    reason: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+    @classmethod
+    def of(cls, refused: Refused) -> "RefusedAgentView":
+        return cls(
+            kind="report" if refused.kind is RefusedKind.REPORT else "webhook",
+            verified=refused.kind is not RefusedKind.UNSIGNED_WEBHOOK,
+            agent_id=refused.agent_id,
+            agent_name=refused.agent_name,
+            remote_address=refused.remote_address,
+            code=refused.code,
+            reason=refused.reason,
+            count=refused.count,
+            first_at=refused.first_at,
+            last_at=refused.last_at,
+        )
 
 
 class AgentDetailView(AgentView):

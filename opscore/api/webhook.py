@@ -1,20 +1,22 @@
 """AgentKit's webhook: signed, checked before it is read, and applied once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 
+from opscore.api.announcement import parse_announcement, take_announcement
 from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep
 from opscore.api.problems import problems
-from opscore.api.schemas import AgentDetails
+from opscore.api.schemas import METADATA_LIMIT, AgentDetails
 from opscore.api.validation import validation_error
 from opscore.api.views import MessageView
+from opscore.api.webhook_refusals import VERIFIED
 from opscore.clock import Clock
 from opscore.crash_points import crash_point
 from opscore.exceptions import (
@@ -24,15 +26,17 @@ from opscore.exceptions import (
     UnauthorizedError,
     WebhookReplayedError,
 )
-from opscore.middleware import parse_json
 from opscore.models import Registration
 from opscore.signature import verify
 
 PATH = "/v1/opscore/internal/agent/notify"
-BODY_LIMIT = 64 * 1024
+# Four times what is kept of metadata, so that an agent with more is taken without it.
+BODY_LIMIT = 4 * METADATA_LIMIT
 
 _PATIENCE = timedelta(seconds=7)
 _PAUSE = timedelta(seconds=0.5)
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["agents"])
 
@@ -83,11 +87,17 @@ async def notify(request: Request, core: CoreDep) -> MessageView:
     """AgentKit announces an agent. The signature stands in for the API key."""
     raw: bytes = request.scope["state"].get("body", b"")
     signature = _checked_signature(core, request, raw)
-    kind, details = _read(parse_json(raw))
+    request.scope["state"][VERIFIED] = signature is not None
+    kind, details, notes = _read(raw)
     crash_point("webhook.verified")
-    apply = _register if kind is EventKind.REGISTER else _deregister
+
+    async def apply() -> MessageView:
+        if kind is EventKind.REGISTER:
+            return await _register(core, details, notes, signature)
+        return await _deregister(core, details, signature)
+
     try:
-        answer = await _patiently(core.clock, lambda: apply(core, details, signature))
+        answer = await _patiently(core.clock, apply)
     except WebhookReplayedError:
         return MessageView(status="duplicate", message="This webhook was applied before.")
     crash_point("webhook.committed")
@@ -120,7 +130,9 @@ def _checked_signature(core: Core, request: Request, raw: bytes) -> str | None:
     return verify(request.scope["headers"], raw, secrets, core.clock.wall())
 
 
-def _read(document: Any) -> tuple[EventKind, AgentDetails]:
+def _read(raw: bytes) -> tuple[EventKind, AgentDetails, list[str]]:
+    """What is announced of which agent, and notes on what was shortened or left out."""
+    document, notes = parse_announcement(raw)
     if not isinstance(document, dict):
         raise BadRequestError("The webhook must be an object with event_type and agent_details.")
     kind = document.get("event_type")
@@ -129,15 +141,16 @@ def _read(document: Any) -> tuple[EventKind, AgentDetails]:
     details = document.get("agent_details")
     if not isinstance(details, dict) or not details.get("agentId"):
         raise BadRequestError("agent_details must be an object with an agentId.")
-    if "registrationTime" in details:
-        details = {"registration_time": details["registrationTime"], **details}
     try:
-        return EventKind(kind), AgentDetails.model_validate(details)
+        taken, more = take_announcement(details)
+        return EventKind(kind), taken, notes + more
     except ValidationError as error:
         raise validation_error(error.errors(include_url=False)) from error
 
 
-async def _register(core: Core, details: AgentDetails, signature: str | None) -> MessageView:
+async def _register(
+    core: Core, details: AgentDetails, notes: Sequence[str], signature: str | None
+) -> MessageView:
     registration = Registration(
         agent_id=details.agent_id,
         name=details.agent_name,
@@ -147,10 +160,15 @@ async def _register(core: Core, details: AgentDetails, signature: str | None) ->
         metadata=details.metadata,
         registration_time=details.registration_time,
         by_agentkit=True,
+        notes=tuple(notes),
     )
     _, created = await core.lifecycle.register_agent(registration, signature)
     done = "registered" if created else "updated; it was registered already"
-    return MessageView(message=f"Agent {details.agent_id} {done}.")
+    core.refused_agents.forget(details.agent_id)
+    changed = f" Not all of it could be taken: {'; '.join(notes)}." if notes else ""
+    if notes:
+        logger.warning("Agent %s was %s.%s", details.agent_id, done, changed)
+    return MessageView(message=f"Agent {details.agent_id} {done}.{changed}")
 
 
 async def _deregister(core: Core, details: AgentDetails, signature: str | None) -> MessageView:

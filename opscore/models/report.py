@@ -117,6 +117,7 @@ class Registration:
     """What a webhook or an operator says of an agent; None leaves what is known as it is.
 
     `by_agentkit`: it came by AgentKit's webhook, and AgentKit gives each name to one agent only.
+    `notes` say what was shortened or left out of what came.
     """
 
     agent_id: str
@@ -128,3 +129,4 @@ class Registration:
     concurrency: int | None = None
     registration_time: datetime | None = None
     by_agentkit: bool = False
+    notes: tuple[str, ...] = ()

@@ -281,7 +281,7 @@ async def test_deregistration_of_an_unknown_agent_replayed_after_its_registratio
         (b"{", 422),
         (b"", 422),
         (b'{"a":1,"a":2}', 422),
-        (b"x" * (64 * 1024 + 1), 413),
+        (b"x" * (256 * 1024 + 1), 413),
     ],
 )
 async def test_F63_what_a_genuine_webhook_must_not_say(
@@ -289,6 +289,25 @@ async def test_F63_what_a_genuine_webhook_must_not_say(
 ) -> None:
     check_problem(await service.notify(body, **service.signed(body)), status)
     assert await agents(service) == []
+
+
+async def test_announcement_that_breaks_rules_is_taken_and_says_what_was_changed(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await service.webhook(
+        agentName="n" * 300, capabilities=["x", "", "y" * 200], metadata={"a": "m" * 100_000}
+    )
+    assert answer.status_code == 200
+    message = answer.json()["message"]
+    assert message.startswith(f"Agent {AGENT} registered. Not all of it could be taken: agentName")
+    assert "metadata was left out" in message
+    agent = await service.json(f"agent/{AGENT}")
+    assert len(agent["agentName"]) == 200
+    assert agent["capabilities"] == ["x", "y" * 128]
+    assert agent["metadata"] is None
+    (event,) = (await service.json("events", type="agent.registered"))["items"]
+    assert len(event["data"]["notes"]) == 3
+    assert any("metadata was left out" in record.getMessage() for record in caplog.records)
 
 
 async def test_the_key_is_neither_needed_nor_enough(service: Service) -> None:

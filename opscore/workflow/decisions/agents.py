@@ -84,7 +84,8 @@ def _welcome(draft: Draft, registration: Registration, facts: RegistrationFacts)
         **announcement(draft, registration),
     )
     agent = draft.add_agent(agent)
-    draft.event(EventType.AGENT_REGISTERED, agent_id=agent.id, **_shown(agent))
+    shown = _shown(agent) | _noted(registration)
+    draft.event(EventType.AGENT_REGISTERED, agent_id=agent.id, **shown)
     agent = settle_name(draft, agent, facts.namesakes, is_new=True)
     if facts.early_report is not None:
         take_early_report(draft, agent, facts.early_report)
@@ -106,7 +107,7 @@ def _renew(draft: Draft, agent: Agent, registration: Registration) -> Agent:
         changes["delivery_failures"] = 0
     agent = draft.agent(agent, **changes)
     type_ = EventType.AGENT_REGISTERED if returns else EventType.AGENT_UPDATED
-    draft.event(type_, agent_id=agent.id, **_shown(agent))
+    draft.event(type_, agent_id=agent.id, **_shown(agent), **_noted(registration))
     return agent
 
 
@@ -157,6 +158,10 @@ def _shown(agent: Agent) -> dict[str, Any]:
         "capabilities": list(agent.capabilities),
         "concurrency": agent.concurrency,
     }
+
+
+def _noted(registration: Registration) -> dict[str, Any]:
+    return {"notes": list(registration.notes)} if registration.notes else {}
 
 
 def deregister_agent(agent: Agent, ctx: Context, receipt: WebhookReceipt | None = None) -> Change:

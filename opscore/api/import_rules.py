@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from opscore.agentkit_client.addresses import check_endpoint
 from opscore.api.schemas import AgentIn, Id, StateWordText
+from opscore.api.validation import VISIBLE_PATTERN, validation_error
 from opscore.models import (
     ANY_ENDPOINT,
     HIGHEST_PRIORITY,
@@ -35,9 +36,10 @@ from opscore.workflow.templates import dump_definition, parse_definition
 
 _ID: TypeAdapter[str] = TypeAdapter(Id)
 _TOKEN: TypeAdapter[str] = TypeAdapter(
-    Annotated[str, Field(pattern=r"^[\x21-\x7e]+$", max_length=255)]
+    Annotated[str, Field(pattern=VISIBLE_PATTERN, max_length=255)]
 )
 _STATE: TypeAdapter[str] = TypeAdapter(StateWordText)
+_COUNTED_FROM_ONE = frozenset({"rev", "revision"})
 _IDS = frozenset({"id", "step_id", "stands_for", "wanted_agent", "preferred_agent"})
 
 
@@ -152,7 +154,8 @@ def _check_text(rule: TypeAdapter[str], name: str, value: str) -> None:
     try:
         rule.validate_python(value)
     except pydantic.ValidationError as error:
-        raise ValueError(f"{name}: {error.errors()[0]['msg']}") from error
+        issue = validation_error(error.errors()).faults[0]
+        raise ValueError(f"{name}: {issue.message}") from error
 
 
 def _check_values(record: Any) -> None:
@@ -163,8 +166,8 @@ def _check_values(record: Any) -> None:
                 raise ValueError(f"{name} must be a time in UTC")
             case str() if value and (name in _IDS or name.endswith("_id")):
                 _check_text(_ID, name, value)
-            case int() if value < (1 if name in ("rev", "revision") else 0):
-                raise ValueError(f"{name} must not be so small")
+            case int() if value < (least := 1 if name in _COUNTED_FROM_ONE else 0):
+                raise ValueError(f"{name} must be at least {least}")
             case int() if name == "priority" and value > HIGHEST_PRIORITY:
                 raise ValueError(f"{name} goes up to {HIGHEST_PRIORITY}")
 

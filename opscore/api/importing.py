@@ -10,6 +10,7 @@ import pydantic
 from pydantic import TypeAdapter
 
 from opscore.api.import_rules import ImportRules, check_definition
+from opscore.api.validation import validation_error
 from opscore.exceptions import Fault, OpsCoreError
 from opscore.middleware import parse_json
 from opscore.middleware.json_text import MAX_DEPTH
@@ -189,13 +190,12 @@ def _reason(error: Exception) -> str:
     """A clause that says what is wrong, and holds nothing of the file but names of ours."""
     match error:
         case pydantic.ValidationError():
-            first = error.errors(include_input=False, include_url=False)[0]
-            message = "it is none of the known words" if first["type"] == "enum" else first["msg"]
-            return f"{'.'.join(map(str, first['loc']))}: {message}"
+            return _reason(validation_error(error.errors(include_url=False)))
         case OpsCoreError():
-            fault = error.faults[0] if error.faults else Fault("", error.detail)
-            return f"{fault.pointer} {fault.message}".strip().rstrip(".")
+            issue = error.faults[0] if error.faults else Fault("", error.detail)
+            place = f"{issue.pointer}: " if issue.pointer else ""
+            return f"{place}{issue.message}".rstrip(".")
         case ValueError():
-            return str(error)
+            return str(error).rstrip(".")
         case _:
             return "it does not have the form of its kind"

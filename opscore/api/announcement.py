@@ -39,7 +39,7 @@ def parse_announcement(raw: bytes) -> tuple[Any, list[str]]:
         document = _without_metadata(raw, error)
         if document is None:
             raise
-        return document, ["metadata was left out, since it holds values that cannot be stored"]
+        return document, ["metadata: left out (it holds values that cannot be stored)"]
 
 
 def _without_metadata(raw: bytes, error: InvalidError) -> Any:
@@ -74,7 +74,7 @@ def take_announcement(given: Mapping[str, Any]) -> tuple[AgentDetails, list[str]
         if details.get(name) is not None:
             details[name], note = take(details[name])
             if note:
-                notes.append(f"{name} {note}")
+                notes.append(f"{name}: {note}")
     return AgentDetails.model_validate(details), notes
 
 
@@ -84,34 +84,36 @@ _Taken = tuple[Any, str | None]
 
 def _take_name(value: Any) -> _Taken:
     if not isinstance(value, str) or not value:
-        return None, "was left out, since it is no text or empty; the id stands in for it"
+        return None, "left out (empty or no text; the id stands in for it)"
     if len(value) <= NAME_LENGTH:
         return value, None
     # Names tell agents apart: two long ones that begin alike must not become one.
     digest = hashlib.sha256(value.encode()).hexdigest()[:_DIGITS]
     short = f"{value[: NAME_LENGTH - _DIGITS - 1]}…{digest}"
-    return short, f"was shortened to {NAME_LENGTH} characters"
+    return short, f"shortened to {NAME_LENGTH} characters"
 
 
 def _take_version(value: Any) -> _Taken:
     if not isinstance(value, str):
-        return None, "was left out, since it is no text"
-    note = f"was shortened to {VERSION_LENGTH} characters"
+        return None, "left out (no text)"
+    note = f"shortened to {VERSION_LENGTH} characters"
     return value[:VERSION_LENGTH], note if len(value) > VERSION_LENGTH else None
 
 
 def _take_capabilities(value: Any) -> _Taken:
     if not isinstance(value, list):
-        return None, "were left out, since they are no list"
+        return None, "left out (no list)"
     texts = [one for one in value if isinstance(one, str) and one.strip()]
     taken = list(dict.fromkeys(one[:CAPABILITY_LENGTH] for one in texts))
     done = [
-        _counted(len(value) - len(texts), "empty or no text and left out"),
+        _counted(len(value) - len(texts), "left out (empty or no text)"),
         _counted(
             sum(len(one) > CAPABILITY_LENGTH for one in texts),
             f"shortened to {CAPABILITY_LENGTH} characters",
         ),
-        _counted(max(0, len(taken) - CAPABILITIES_LIMIT), f"beyond {CAPABILITIES_LIMIT} left out"),
+        _counted(
+            max(0, len(taken) - CAPABILITIES_LIMIT), f"left out (more than {CAPABILITIES_LIMIT})"
+        ),
     ]
     return taken[:CAPABILITIES_LIMIT], ", ".join(filter(None, done)) or None
 
@@ -122,9 +124,9 @@ def _counted(count: int, what: str) -> str:
 
 def _take_metadata(value: Any) -> _Taken:
     if not isinstance(value, dict):
-        return None, "was left out, since it is no object"
+        return None, "left out (no object)"
     if len(orjson.dumps(value)) > METADATA_LIMIT:
-        return None, f"was left out, since it has more than {METADATA_LIMIT // 1024} KiB"
+        return None, f"left out (more than {METADATA_LIMIT // 1024} KiB)"
     return value, None
 
 
@@ -132,7 +134,7 @@ def _take_time(value: Any) -> _Taken:
     try:
         _MOMENT.validate_python(value)
     except ValidationError:
-        return None, "was left out, since it is no time"
+        return None, "left out (no time)"
     return value, None
 
 

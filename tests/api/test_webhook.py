@@ -299,15 +299,17 @@ async def test_announcement_that_breaks_rules_is_taken_and_says_what_was_changed
     )
     assert answer.status_code == 200
     message = answer.json()["message"]
-    assert message.startswith(f"Agent {AGENT} registered. Not all of it could be taken: agentName")
-    assert "metadata was left out" in message
+    assert message.startswith(
+        f"Agent {AGENT} registered. Not all of it could be taken: agentName: "
+    )
+    assert "metadata: left out (more than 64 KiB)" in message
     agent = await service.json(f"agent/{AGENT}")
     assert len(agent["agentName"]) == 200
     assert agent["capabilities"] == ["x", "y" * 128]
     assert agent["metadata"] is None
     (event,) = (await service.json("events", type="agent.registered"))["items"]
     assert len(event["data"]["notes"]) == 3
-    assert any("metadata was left out" in record.getMessage() for record in caplog.records)
+    assert any("metadata: left out" in record.getMessage() for record in caplog.records)
 
 
 async def test_the_key_is_neither_needed_nor_enough(service: Service) -> None:

@@ -31,18 +31,30 @@ def test_nulls_are_taken_without_a_note() -> None:
 @pytest.mark.parametrize(
     ("given", "expected", "note"),
     [
-        ({"agentName": ""}, {"agent_name": None}, "agentName was left out"),
-        ({"agentName": 5}, {"agent_name": None}, "agentName was left out"),
-        ({"version": "1" * 101}, {"version": "1" * 100}, "version was shortened"),
-        ({"version": 2}, {"version": None}, "version was left out"),
-        ({"capabilities": "x"}, {"capabilities": None}, "capabilities were left out"),
-        ({"capabilities": ["", "x", 5, " "]}, {"capabilities": ("x",)}, "3 empty or no text"),
+        ({"agentName": ""}, {"agent_name": None}, "agentName: left out"),
+        ({"agentName": 5}, {"agent_name": None}, "agentName: left out"),
+        ({"version": "1" * 101}, {"version": "1" * 100}, "version: shortened to 100"),
+        ({"version": 2}, {"version": None}, "version: left out"),
+        ({"capabilities": "x"}, {"capabilities": None}, "capabilities: left out (no list)"),
+        (
+            {"capabilities": ["", "x", 5, " "]},
+            {"capabilities": ("x",)},
+            "3 left out (empty or no text)",
+        ),
         ({"capabilities": ["y" * 129]}, {"capabilities": ("y" * 128,)}, "1 shortened to 128"),
         ({"capabilities": []}, {"capabilities": ()}, None),
-        ({"metadata": [1]}, {"metadata": None}, "metadata was left out, since it is no object"),
+        ({"metadata": [1]}, {"metadata": None}, "metadata: left out (no object)"),
         ({"metadata": {"a": "x" * 65536}}, {"metadata": None}, "more than 64 KiB"),
-        ({"registration_time": "soon"}, {"registration_time": None}, "it is no time"),
-        ({"registrationTime": []}, {"registration_time": None}, "it is no time"),
+        (
+            {"registration_time": "soon"},
+            {"registration_time": None},
+            "registration_time: left out (no time)",
+        ),
+        (
+            {"registrationTime": []},
+            {"registration_time": None},
+            "registration_time: left out (no time)",
+        ),
     ],
 )
 def test_what_breaks_a_rule_is_shortened_or_left_out_with_a_note(
@@ -57,7 +69,7 @@ def test_what_breaks_a_rule_is_shortened_or_left_out_with_a_note(
 def test_too_many_capabilities_keep_the_first() -> None:
     details, notes = taken(capabilities=[f"c{number}" for number in range(70)])
     assert details["capabilities"] == tuple(f"c{number}" for number in range(64))
-    assert notes == ["capabilities 6 beyond 64 left out"]
+    assert notes == ["capabilities: 6 left out (more than 64)"]
 
 
 def test_long_names_that_begin_alike_stay_different() -> None:

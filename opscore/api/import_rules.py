@@ -85,7 +85,7 @@ class ImportRules:
                 self._check_new("task", record.task.id)
                 self._check_task(record)
             case ServedTurn():
-                self._check_new("turn", record.lane, record.direct, record.priority)
+                self._check_new("turn", record.lane, record.needs_agentkit, record.priority)
             case Event():
                 self._check_event(record)
             case EarlyReport(report):

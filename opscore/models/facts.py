@@ -1,6 +1,7 @@
 """Facts: what a decision is made from, read together."""
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from opscore.models.agent import Agent
 from opscore.models.report import StateReport
@@ -49,6 +50,25 @@ class SessionFacts:
     session: WorkflowSession
     tasks: tuple[Task, ...] = ()
     agents: tuple[Agent, ...] = ()
+
+
+class ClaimScope(StrEnum):
+    """Which ready tasks a claim may take, by the channels that are open.
+
+    `DIRECT`: workflow tasks, for agents that have a contact endpoint. `DIRECT_AND_TOOLS`: also
+    tool steps, which AgentKit runs, for any agent.
+    """
+
+    ALL = "all"
+    DIRECT = "direct"
+    DIRECT_AND_TOOLS = "direct_and_tools"
+
+    def permits(self, task: Task, agent: Agent) -> bool:
+        if self is ClaimScope.ALL:
+            return True
+        if task.needs_agentkit:
+            return self is ClaimScope.DIRECT_AND_TOOLS
+        return agent.contact_endpoint is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,11 @@ class Task:
         return capability_lane(self.wanted_capability or "")
 
     @property
+    def needs_agentkit(self) -> bool:
+        """Whether only AgentKit can do the task: it calls the tools."""
+        return self.message_type is MessageType.TOOL_INVOCATION
+
+    @property
     def due_at(self) -> datetime | None:
         """The next moment at which something must happen to this task by itself."""
         match self.status:

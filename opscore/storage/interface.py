@@ -12,6 +12,7 @@ from opscore.models import (
     Candidate,
     Change,
     Claim,
+    ClaimScope,
     Counts,
     Event,
     EventFilter,
@@ -142,7 +143,7 @@ class Storage(ABC):
         now: datetime,
         lease_until: datetime,
         limit: int,
-        only_direct: bool = False,
+        scope: ClaimScope = ClaimScope.ALL,
     ) -> Sequence[Claim]:
         """Hand up to `limit` ready tasks to `owner`, each to an agent with a free slot.
 
@@ -156,10 +157,11 @@ class Storage(ABC):
         `ordering.AGEING`, so nothing starves. Among equals of one level workflows take
         turns, and within a workflow the one that became ready first goes first.
         Among agents the preferred one if it has a free slot, otherwise the least recently
-        used one of those with a free slot, ties by id. With
-        `only_direct`, only tasks with `prefer_direct` are ready.
+        used one of those with a free slot, ties by id. Only pairs
+        of task and agent that `scope` permits are ready.
 
-        The cost does not depend on how many tasks wait for agents without a free slot.
+        The cost does not depend on how many tasks wait for agents without a free slot, or outside
+        the scope.
         """
 
     @abstractmethod

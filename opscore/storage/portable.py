@@ -47,10 +47,10 @@ class KeptTask:
 
 @dataclass(frozen=True, slots=True)
 class ServedTurn:
-    """The last turn that was served of a lane's tasks of one priority and choice of routes."""
+    """The last turn that was served of a lane's tasks of one priority, tool steps or others."""
 
     lane: str
-    direct: bool
+    needs_agentkit: bool
     priority: int
     turn: int
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from opscore.clock import Clock
 from opscore.crash_points import crash_point
@@ -18,7 +18,6 @@ from opscore.models import (
     DispatchMode,
     Failure,
     FailureCode,
-    Forwards,
     MessageType,
     Outcome,
     Task,
@@ -27,7 +26,7 @@ from opscore.storage import Storage
 from opscore.tracing import Tracer
 from opscore.workflow.decisions import run_deadline
 from opscore.workflow.engine import Engine
-from opscore.workflow.forwarding import after_probe, choose, is_probe_due
+from opscore.workflow.forwarding import after_probe, choose, claim_plan, is_probe_due
 from opscore.workflow.queue import Gate, Reason
 from opscore.workflow.upstream import Upstream, blames
 
@@ -173,11 +172,10 @@ class Dispatcher:
         """What keeps every task waiting, if anything does."""
         if self._stopping:
             return Gate(Reason.STOPPING, "The service is shutting down.")
-        if self._needs_agentkit():
-            spares_direct = self._engine.policy.mode is DispatchMode.AUTO
-            gate = self.upstream.gate(self._at_agentkit(), spares_direct)
-            if gate is not None:
-                return gate
+        spares_direct = self._engine.policy.mode is not DispatchMode.AGENTKIT
+        gate = self.upstream.gate(self._at_agentkit(), spares_direct)
+        if gate is not None:
+            return gate
         if len(self._posts) >= self._concurrency:
             return Gate(
                 Reason.DISPATCH_LIMIT,
@@ -194,30 +192,30 @@ class Dispatcher:
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
         room = min(limit, self._concurrency - len(self._posts))
-        only_direct = False
-        if self._needs_agentkit():
-            allowed = self.upstream.room(self._at_agentkit())
-            only_direct = allowed == 0 and self._engine.policy.mode is DispatchMode.AUTO
-            room = room if only_direct else min(room, allowed)
-        if room <= 0:
-            return ()
-        now = self._clock.now()
-        claims = await self._storage.claim(self._owner, now, now + LEASE, room, only_direct)
+        agentkit_room = self.upstream.room(self._at_agentkit())
+        claims: list[Claim] = []
+        for scope, most in claim_plan(self._engine.policy.mode, room, agentkit_room):
+            wanted = min(most, room - len(claims))
+            if not wanted:
+                break
+            now = self._clock.now()
+            try:
+                found = await self._storage.claim(self._owner, now, now + LEASE, wanted, scope)
+            except StorageError:
+                if not claims:
+                    raise
+                # What is claimed already must be sent.
+                break
+            claims += found
+            if len(found) < wanted:
+                # The next scope is within this one.
+                break
         if claims:
             crash_point("claim.taken")
         return claims
 
     def _at_agentkit(self) -> int:
         return sum(post.via is Delivery.AGENTKIT for post in self._posts.values())
-
-    def _needs_agentkit(self) -> bool:
-        """Whether tasks that have a choice would go through AgentKit now."""
-        mode, known = self._engine.policy.mode, self._engine.agentkit
-        if mode is DispatchMode.DIRECT:
-            return False
-        if mode is DispatchMode.AGENTKIT or known.forwards is not Forwards.DISPROVED:
-            return True
-        return is_probe_due(known, self._clock.now())
 
     def _next_look(self) -> datetime | None:
         moments = [self.upstream.open_until]
@@ -234,12 +232,8 @@ class Dispatcher:
         via = self._route(claim)
         is_agentkit = via is Delivery.AGENTKIT
         post = Post(claim, via, probe=is_agentkit and self.upstream.is_on_trial)
-        if is_agentkit and not self.upstream.room(self._at_agentkit()):
-            work: Coroutine[Any, Any, None] = self._give_back(post)
-        else:
-            work = self._dispatch(post)
         self._posts[claim.task.id] = post
-        post.running = asyncio.create_task(work, name=f"dispatch {claim.task.id}")
+        post.running = asyncio.create_task(self._dispatch(post), name=f"dispatch {claim.task.id}")
         post.running.add_done_callback(lambda done: self._finished(post, done))
         self._posting.set()
         return post.running
@@ -286,16 +280,6 @@ class Dispatcher:
             self.upstream.note(post.claim.task, outcome)
         return outcome
 
-    async def _give_back(self, post: Post) -> None:
-        """The task has no way but AgentKit, which is given a rest."""
-        post.sending = False
-        until = self.upstream.open_until
-        pause = until - self._clock.now() if until else timedelta()
-        message = "AgentKit is given a rest, and the task has no other way to its agent."
-        pause = max(pause, timedelta(seconds=1))
-        failure = Failure(FailureCode.UNREACHABLE, message, free=True, retry_after=pause)
-        await self._record(post, failure)
-
     async def _record(self, post: Post, outcome: Outcome) -> None:
         """Write the outcome, whatever becomes of the one who waits for that."""
         write = asyncio.create_task(self._write(post, outcome))
@@ -326,7 +310,8 @@ class Dispatcher:
 
     def _route(self, claim: Claim) -> Delivery:
         known, now = self._engine.agentkit, self._clock.now()
-        via = choose(self._engine.policy.mode, known, claim.task, claim.agent, now)
+        has_room = self.upstream.room(self._at_agentkit()) > 0
+        via = choose(self._engine.policy.mode, known, claim.task, claim.agent, now, has_room)
         tests_forwards = claim.task.message_type is MessageType.WORKFLOW_TASK
         if via is Delivery.AGENTKIT and tests_forwards and is_probe_due(known, now):
             every = self._engine.policy.probe_interval

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from opscore.models import (
     Agent,
     AgentKitKnowledge,
+    ClaimScope,
     Delivery,
     DispatchMode,
     ForwardObservation,
@@ -70,6 +71,23 @@ def choose(
 
 def _is_before(now: datetime, moment: datetime | None) -> bool:
     return moment is not None and now < moment
+
+
+def claim_plan(mode: DispatchMode, room: int, agentkit_room: int) -> list[tuple[ClaimScope, int]]:
+    """Return what may be claimed, one scope after the other, and at most how much of each.
+
+    All together are at most `room`. What has no other way than AgentKit is claimed only as far as
+    AgentKit has room, so that nothing is claimed that cannot be sent.
+    """
+    most = min(room, agentkit_room)
+    match mode:
+        case DispatchMode.AGENTKIT:
+            plan = [(ClaimScope.ALL, most)]
+        case DispatchMode.DIRECT:
+            plan = [(ClaimScope.DIRECT_AND_TOOLS, most), (ClaimScope.DIRECT, room)]
+        case DispatchMode.AUTO:
+            plan = [(ClaimScope.ALL, most), (ClaimScope.DIRECT, room)]
+    return [(scope, limit) for scope, limit in plan if limit > 0]
 
 
 def is_probe_due(known: AgentKitKnowledge, now: datetime) -> bool:

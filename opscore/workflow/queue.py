@@ -7,6 +7,7 @@ from enum import StrEnum
 from opscore.models import (
     Availability,
     Candidate,
+    ClaimScope,
     HoldReason,
     LaneFacts,
     Standing,
@@ -189,12 +190,18 @@ def _nobody(task: Task) -> PendingReason:
 
 
 def _gated(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingReason:
-    if gate is not None and not (gate.spares_direct and task.prefer_direct):
+    if gate is not None and not (gate.spares_direct and _has_other_way(task, lane)):
         return PendingReason(gate.reason, gate.message, _since(task, gate.since), gate.until)
     message = "The task is ready and waits for its turn."
     if lane.ahead is not None:
         message = f"The task is ready; {lane.ahead} tasks of its queue stand before it."
     return PendingReason(Reason.READY, message, task.waiting_since)
+
+
+def _has_other_way(task: Task, lane: LaneFacts) -> bool:
+    """Whether a free agent can be sent the task without AgentKit."""
+    free = (one for one in lane.candidates if _obstacle(one).code is Reason.READY)
+    return any(ClaimScope.DIRECT.permits(task, one.agent) for one in free)
 
 
 def _nobody_free(task: Task, lane: LaneFacts, obstacles: list[Obstacle]) -> PendingReason:

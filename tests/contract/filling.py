@@ -5,11 +5,13 @@ from typing import Any
 
 from opscore.models import (
     Change,
+    ClaimScope,
     Event,
     EventType,
     Hold,
     HoldReason,
     IdempotencyRecord,
+    MessageType,
     SessionStatus,
     Standing,
     Task,
@@ -22,12 +24,14 @@ from tests import builders
 from tests.builders import at
 from tests.contract.shelf import bump, claim, ended, one_run, put
 
+TOOL = MessageType.TOOL_INVOCATION
 LANES: tuple[dict[str, Any], ...] = (
     {"wanted_agent": "a1"},
     {"wanted_agent": None, "wanted_capability": "research"},
     {"wanted_agent": None, "wanted_capability": "research", "preferred_agent": "a3"},
-    {"wanted_agent": None, "wanted_capability": "writing", "prefer_direct": True},
+    {"wanted_agent": None, "wanted_capability": "writing", "message_type": TOOL},
 )
+SCOPES = (*ClaimScope, ClaimScope.ALL)
 HOLD = Hold(HoldReason.REPORTED_ACTIVE, at(0), at(900))
 
 
@@ -99,7 +103,7 @@ async def claims_in_turn(storage: Storage, seed: int) -> list[tuple[str, str]]:
     chance = random.Random(seed)
     seen: list[tuple[str, str]] = []
     for round_ in range(12):
-        claims = await claim(storage, 4, after=100 + round_, only_direct=round_ % 4 == 3)
+        claims = await claim(storage, 4, after=100 + round_, scope=SCOPES[round_ % 4])
         seen += [(one.task.id, one.agent.id) for one in claims]
         for one in claims:
             back = {"status": TaskStatus.QUEUED, "agent_id": None, "owner": None}

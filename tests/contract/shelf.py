@@ -8,6 +8,7 @@ from opscore.models import (
     Agent,
     Change,
     Claim,
+    ClaimScope,
     Event,
     EventFilter,
     Task,
@@ -71,9 +72,9 @@ async def claim(
     *,
     owner: str = "d1",
     after: float = 0,
-    only_direct: bool = False,
+    scope: ClaimScope = ClaimScope.ALL,
 ) -> Sequence[Claim]:
-    return await storage.claim(owner, at(after), at(after + LEASE), limit, only_direct)
+    return await storage.claim(owner, at(after), at(after + LEASE), limit, scope)
 
 
 def tasks_of(claims: Sequence[Claim]) -> list[str]:

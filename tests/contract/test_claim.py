@@ -11,9 +11,11 @@ import pytest
 from opscore.models import (
     BREAKER_THRESHOLD,
     Change,
+    ClaimScope,
     EventType,
     Hold,
     HoldReason,
+    MessageType,
     Retention,
     Standing,
     TaskStatus,
@@ -304,16 +306,73 @@ async def test_fewer_slots_than_tasks_in_flight_means_no_more_until_enough_end(
     assert len(await claim(storage)) == 1
 
 
-async def test_only_direct_takes_the_tasks_that_go_direct_and_leaves_the_others(
+# --- scopes -----------------------------------------------------------------------------------
+
+TOOL: dict[str, Any] = {"message_type": MessageType.TOOL_INVOCATION}
+
+
+@pytest.mark.fault("F102")
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        (ClaimScope.ALL, "wh wr th tr"),
+        (ClaimScope.DIRECT, "wr"),
+        (ClaimScope.DIRECT_AND_TOOLS, "wr th tr"),
+    ],
+)
+async def test_claim_takes_only_the_pairs_of_its_scope(
+    storage: Storage, scope: ClaimScope, expected: str
+) -> None:
+    """Tasks (w) and tools (t), of an agent that is reachable (r) and of one that is hidden (h)."""
+    await put(storage, builders.agent("r", concurrency=9))
+    await put(storage, builders.agent("h", concurrency=9, contact_endpoint=None))
+    names: dict[str, str] = {}
+    for number, name in enumerate(["wh", "wr", "th", "tr"]):
+        kind: dict[str, Any] = TOOL if name[0] == "t" else {}
+        (task,) = await queue(storage, [number], wanted_agent=name[1], **kind)
+        names[task.id] = name
+    claims = await claim(storage, scope=scope)
+    assert [names[one] for one in tasks_of(claims)] == expected.split()
+    assert await claim(storage, scope=scope) == []
+    assert len(await claim(storage)) == 4 - len(claims)
+
+
+@pytest.mark.fault("F102")
+async def test_claim_of_direct_scope_chooses_among_reachable_agents(storage: Storage) -> None:
+    hidden = builders.agent("a1", concurrency=9, contact_endpoint=None)
+    await put(storage, hidden, builders.agent("a2"), builders.agent("a3"))
+    wish = {**BY_CAPABILITY, "preferred_agent": "a1"}
+    await queue(storage, range(4), **wish)
+    assert agents_of(await claim(storage, scope=ClaimScope.DIRECT)) == ["a2", "a3"]
+    assert await claim(storage, scope=ClaimScope.DIRECT) == []
+    assert agents_of(await claim(storage)) == ["a1", "a1"]
+
+
+@pytest.mark.fault("F102")
+async def test_claim_of_tools_and_direct_tasks_of_one_lane_finds_an_agent_for_each(
     storage: Storage,
 ) -> None:
-    await put(storage, builders.agent(concurrency=9))
-    through_agentkit = await queue(storage, [1, 3])
-    direct = await queue(storage, [2, 4], prefer_direct=True)
-    claims = await claim(storage, only_direct=True)
-    assert tasks_of(claims) == [task.id for task in direct]
-    assert await claim(storage, only_direct=True) == []
-    assert tasks_of(await claim(storage)) == [task.id for task in through_agentkit]
+    await put(storage, builders.agent("a1", contact_endpoint=None), builders.agent("a2"))
+    (work,) = await queue(storage, [1], **BY_CAPABILITY)
+    (tool,) = await queue(storage, [2], **BY_CAPABILITY, **TOOL)
+    claims = await claim(storage, scope=ClaimScope.DIRECT_AND_TOOLS)
+    assert list(zip(tasks_of(claims), agents_of(claims), strict=True)) == [
+        (work.id, "a2"),
+        (tool.id, "a1"),
+    ]
+
+
+async def test_endpoint_that_is_given_or_taken_away_counts_for_the_next_claim(
+    storage: Storage,
+) -> None:
+    who = builders.agent(concurrency=9)
+    await put(storage, who)
+    hidden = bump(who, contact_endpoint=None)
+    await put(storage, hidden)
+    (task,) = await queue(storage, [1])
+    assert await claim(storage, scope=ClaimScope.DIRECT) == []
+    await put(storage, bump(hidden, contact_endpoint="http://127.0.0.1:9/x"))
+    assert tasks_of(await claim(storage, scope=ClaimScope.DIRECT)) == [task.id]
 
 
 # --- many at once -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from opscore.exceptions import VersionConflictError
-from opscore.models import Agent, Change, Claim, Task, WorkflowSession
+from opscore.models import Agent, Change, Claim, ClaimScope, Task, WorkflowSession
 from opscore.storage import Storage
 from opscore.storage.sql import SqlStorage, claiming, leases
 from opscore.storage.sql.arrivals import Arrivals
@@ -106,7 +106,7 @@ def taking(storage: Storage, task: Task, agent: Agent, wait: bool = True) -> Pro
     """What a claimer does that has planned to give this task to this agent."""
     pairs = [(task.id, agent.id)]
     dialect = driver(storage).dialect
-    return claiming.take(dialect, Arrivals(), pairs, "me", at(0), at(LEASE), wait)
+    return claiming.take(dialect, Arrivals(), pairs, "me", at(0), at(LEASE), ClaimScope.ALL, wait)
 
 
 async def claims_behind(

@@ -16,6 +16,7 @@ from opscore.models import (
     Backoff,
     Candidate,
     Claim,
+    ClaimScope,
     Delivery,
     Event,
     EventFilter,
@@ -179,10 +180,10 @@ class World:
 
     # --- acting ---------------------------------------------------------------------------
 
-    def claim(self, owner: str, limit: int, only_direct: bool = False) -> list[Post]:
+    def claim(self, owner: str, limit: int, scope: ClaimScope = ClaimScope.ALL) -> list[Post]:
         now = self.clock.now()
         lease_until = now + timedelta(seconds=15)
-        claims = self.do(self.storage.claim(owner, now, lease_until, limit, only_direct))
+        claims = self.do(self.storage.claim(owner, now, lease_until, limit, scope))
         posts = [Post(claim, self._route(claim)) for claim in claims]
         self.posts += posts
         return posts

@@ -23,6 +23,7 @@ from opscore.lifecycle import Trigger
 from opscore.models import (
     Accepted,
     Answered,
+    ClaimScope,
     DispatchMode,
     Failure,
     FailureCode,
@@ -196,12 +197,12 @@ class EngineMachine(RuleBasedStateMachine):
 
     # --- dispatch -------------------------------------------------------------------------
 
-    @rule(owner=owners, limit=st.integers(1, 4), only_direct=st.sampled_from([False, False, True]))
-    def claim(self, owner: str, limit: int, only_direct: bool) -> None:
+    @rule(owner=owners, limit=st.integers(1, 4), scope=st.sampled_from(ClaimScope))
+    def claim(self, owner: str, limit: int, scope: ClaimScope) -> None:
         before = self.world.agents()
-        posts = self.world.claim(owner, limit, only_direct)
+        posts = self.world.claim(owner, limit, scope)
         assert len(posts) <= limit
-        assert all(post.claim.task.prefer_direct for post in posts) or not only_direct
+        assert all(scope.permits(post.claim.task, post.claim.agent) for post in posts)
         for post in posts:
             agent = before[post.claim.agent.id].agent
             assert agent.standing is Standing.REGISTERED

@@ -10,6 +10,7 @@ from opscore.models import (
     Hold,
     HoldReason,
     LaneFacts,
+    MessageType,
     Standing,
     TaskStatus,
 )
@@ -188,7 +189,7 @@ def test_a_free_agent_is_no_obstacle_but_is_listed() -> None:
     assert said.ahead == 2
 
 
-CLOSED = Gate(Reason.BREAKER_OPEN, "AgentKit rests.", at(-5), at(9), spares_direct=True)
+CLOSED = Gate(Reason.BREAKER_OPEN, "AgentKit rests.", at(-5), at(9))
 
 
 def test_F23_an_open_breaker_is_the_reason_that_a_ready_task_shows() -> None:
@@ -208,7 +209,10 @@ def test_F23_an_open_breaker_is_the_reason_that_a_ready_task_shows() -> None:
 )
 def test_a_gate_may_spare_tasks_that_go_direct(direct: bool, spares: bool, code: Reason) -> None:
     gate = Gate(Reason.STOPPING, "stop", spares_direct=spares)
-    assert pending_reason(task(prefer_direct=direct), lane(FREE), gate).code is code
+    free = FREE if direct else Candidate(agent(contact_endpoint=None), 0)
+    assert pending_reason(task(), lane(free), gate).code is code
+    tool = task(message_type=MessageType.TOOL_INVOCATION)
+    assert pending_reason(tool, lane(free), gate).code is Reason.STOPPING
 
 
 def test_a_busy_agent_comes_before_the_gate() -> None:

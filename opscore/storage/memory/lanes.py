@@ -2,7 +2,8 @@
 
 A lane with a task and a free agent is offered: its most urgent task stands on a board beside
 those of other lanes. A claim looks at the top of the board only, so that a million tasks
-waiting for busy agents cost it nothing, and ten thousand lanes little.
+waiting for busy agents cost it nothing, and ten thousand lanes little. There is one board for
+each kind of task and of agent that a scope may ask for, made when it is asked for first.
 """
 
 import heapq
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from itertools import takewhile
 
-from opscore.models import Agent, Task, TaskStatus
+from opscore.models import Agent, ClaimScope, Task, TaskStatus
 from opscore.storage.memory.lazy_heap import LazyHeap
 from opscore.storage.ordering import FairTurns, lanes_of, urgency
 
@@ -20,12 +21,61 @@ FreeEntry = tuple[int, str]
 LevelKey = tuple[bool, int]
 Head = tuple[datetime, TaskEntry, LevelKey]
 
-
 _COUNTED_TO = 10_000
+_COMPACT_ABOVE = 64
+
+# Whether the tasks need AgentKit, and whether the agents must have an endpoint.
+_BOARDS: dict[ClaimScope, tuple[tuple[bool, bool], ...]] = {
+    ClaimScope.ALL: ((False, False), (True, False)),
+    ClaimScope.DIRECT: ((False, True),),
+    ClaimScope.DIRECT_AND_TOOLS: ((False, True), (True, False)),
+}
+
+
+class Board:
+    """The lanes that have a task of one kind and a free agent of one kind, most urgent first."""
+
+    def __init__(self, *, needs_agentkit: bool, reachable: bool) -> None:
+        self.needs_agentkit = needs_agentkit
+        self.reachable = reachable
+        self._offered: dict[str, Head] = {}
+        self._tops: list[tuple[Head, str]] = []
+
+    def offer(self, key: str, head: Head | None) -> None:
+        """Put the lane on the board, unless it stands there as urgent already."""
+        known = self._offered.get(key)
+        if head is None or (known is not None and known <= head):
+            return
+        self._offered[key] = head
+        heapq.heappush(self._tops, (head, key))
+        if len(self._tops) > _COMPACT_ABOVE + 2 * len(self._offered):
+            self._tops = [(head, key) for key, head in self._offered.items()]
+            heapq.heapify(self._tops)
+
+    def withdraw(self, key: str) -> None:
+        self._offered.pop(key, None)
+
+    def top(self, head_of: Callable[[str, "Board"], Head | None]) -> tuple[Head, str] | None:
+        """Bring the most urgent offer up to date, and return it."""
+        while self._tops:
+            head, key = self._tops[0]
+            if self._offered.get(key) != head:
+                heapq.heappop(self._tops)
+                continue
+            fresh = head_of(key, self)
+            if fresh == head:
+                return head, key
+            if fresh is None:
+                heapq.heappop(self._tops)
+                del self._offered[key]
+            else:
+                heapq.heapreplace(self._tops, (fresh, key))
+                self._offered[key] = fresh
+        return None
 
 
 class Level:
-    """The tasks of one lane that have the same priority and the same choice of routes."""
+    """The tasks of one lane that have the same priority and are all tool steps, or none."""
 
     def __init__(self, holds: Callable[[TaskEntry], bool]) -> None:
         self.queue: LazyHeap[TaskEntry] = LazyHeap(holds)
@@ -34,9 +84,15 @@ class Level:
 
 
 class Lane:
-    def __init__(self, holds: Callable[[FreeEntry], bool]) -> None:
+    """`reachable` are those of its `free` agents that have an endpoint."""
+
+    def __init__(self, holds: Callable[[FreeEntry, bool], bool]) -> None:
         self.levels: dict[LevelKey, Level] = {}
-        self.free: LazyHeap[FreeEntry] = LazyHeap(holds)
+        self.free: LazyHeap[FreeEntry] = LazyHeap(lambda entry: holds(entry, False))
+        self.reachable: LazyHeap[FreeEntry] = LazyHeap(lambda entry: holds(entry, True))
+
+    def agents(self, board: Board) -> "LazyHeap[FreeEntry]":
+        return self.reachable if board.reachable else self.free
 
     @property
     def waiting(self) -> int:
@@ -52,8 +108,7 @@ class Lanes:
         self._task_of = task_of
         self._free_agent = free_agent
         self._lanes: dict[str, Lane] = {}
-        self._boards: dict[bool, list[tuple[Head, str]]] = {False: [], True: []}
-        self._offered: dict[tuple[str, bool], Head] = {}
+        self._boards: dict[tuple[bool, bool], Board] = {}
         self._listed: dict[str, Agent] = {}
         self._last_used: dict[str, int] = {}
         self._uses = 0
@@ -71,8 +126,9 @@ class Lanes:
             self._arrivals = max(self._arrivals, place[1])
         level.queue.push((*place, task.id))
         level.waiting += 1
-        if len(lane.free):
-            self._offer(task.lane, task.prefer_direct)
+        for board in self._boards.values():
+            if board.needs_agentkit is task.needs_agentkit and len(lane.agents(board)):
+                board.offer(task.lane, self._head(task.lane, board))
 
     def task_left(self, task: Task) -> None:
         """The task, as it was while queued, is queued no more."""
@@ -85,7 +141,7 @@ class Lanes:
             self._listed.pop(agent.id, None)
             return
         listed = self._listed.get(agent.id)
-        if listed is None or lanes_of(listed) != lanes_of(agent):
+        if listed is None or _terms(listed) != _terms(agent):
             self._listed[agent.id] = agent
             self._list(agent)
 
@@ -99,6 +155,8 @@ class Lanes:
     def _drop_if_idle(self, key: str, lane: Lane) -> None:
         if not lane.waiting and lane.free.peek() is None:
             del self._lanes[key]
+            for board in self._boards.values():
+                board.withdraw(key)
 
     def waiting(self, lane_key: str) -> int:
         lane = self._lanes.get(lane_key)
@@ -149,50 +207,35 @@ class Lanes:
     def restore_turn(self, lane_key: str, level_key: LevelKey, turn: int) -> None:
         self._level(self._lane(lane_key), lane_key, level_key).turns.served(turn)
 
-    def take(self, limit: int, only_direct: bool, assign: Callable[[Task, str], None]) -> None:
+    def take(self, limit: int, scope: ClaimScope, assign: Callable[[Task, str], None]) -> None:
         """Hand the most urgent ready tasks to free agents; `assign` stores each pair."""
-        routes = (True,) if only_direct else (False, True)
-        while limit and (top := self._top(routes)) is not None:
-            head, key = top
-            self._assign(key, head, assign)
+        boards = [self._board(*kind) for kind in _BOARDS[scope]]
+        while limit and (top := self._top(boards)) is not None:
+            head, key, board = top
+            self._assign(key, head, board, assign)
             limit -= 1
 
-    def _top(self, routes: tuple[bool, ...]) -> tuple[Head, str] | None:
+    def _board(self, needs_agentkit: bool, reachable: bool) -> Board:
+        board = self._boards.get((needs_agentkit, reachable))
+        if board is None:
+            board = Board(needs_agentkit=needs_agentkit, reachable=reachable)
+            self._boards[needs_agentkit, reachable] = board
+            for key in self._lanes:
+                board.offer(key, self._head(key, board))
+        return board
+
+    def _top(self, boards: list[Board]) -> tuple[Head, str, Board] | None:
         """The most urgent offer of all that still stands."""
-        tops = (self._settle(route) for route in routes)
-        return min((top for top in tops if top is not None), default=None)
+        tops = [(*top, board) for board in boards if (top := board.top(self._head)) is not None]
+        return min(tops, key=lambda top: top[:2], default=None)
 
-    def _settle(self, direct: bool) -> tuple[Head, str] | None:
-        """Bring the top of a board up to date."""
-        board = self._boards[direct]
-        while board:
-            head, key = board[0]
-            if self._offered.get((key, direct)) != head:
-                heapq.heappop(board)
-                continue
-            fresh = self._head(key, direct)
-            if fresh == head:
-                return head, key
-            if fresh is None:
-                heapq.heappop(board)
-                del self._offered[key, direct]
-            else:
-                heapq.heapreplace(board, (fresh, key))
-                self._offered[key, direct] = fresh
-        return None
-
-    def _offer(self, key: str, direct: bool) -> None:
-        """Put the lane on the board, unless it stands there as urgent already."""
-        head, known = self._head(key, direct), self._offered.get((key, direct))
-        if head is not None and (known is None or head < known):
-            self._offered[key, direct] = head
-            heapq.heappush(self._boards[direct], (head, key))
-
-    def _assign(self, key: str, head: Head, assign: Callable[[Task, str], None]) -> None:
+    def _assign(
+        self, key: str, head: Head, board: Board, assign: Callable[[Task, str], None]
+    ) -> None:
         _, (turn, _, task_id), level_key = head
         lane = self._lanes[key]
         task = self._task_of(task_id)
-        agent_id = self._choose(lane, task) if task else None
+        agent_id = self._choose(lane, board, task) if task else None
         if task is None or agent_id is None:
             raise AssertionError("the head of an open lane has neither a task nor an agent")
         level = lane.levels[level_key]
@@ -204,23 +247,23 @@ class Lanes:
         self._listed.pop(agent_id, None)
         assign(task, agent_id)
 
-    def _choose(self, lane: Lane, task: Task) -> str | None:
+    def _choose(self, lane: Lane, board: Board, task: Task) -> str | None:
         if task.preferred_agent is not None:
             agent = self._free_agent(task.preferred_agent)
-            if agent is not None and task.lane in lanes_of(agent):
+            if agent is not None and _fits(agent, task.lane, board.reachable):
                 return agent.id
-        entry = lane.free.peek()
+        entry = lane.agents(board).peek()
         return entry[1] if entry else None
 
-    def _head(self, key: str, direct: bool) -> Head | None:
-        """The lane's most urgent task, of those with the same choice of routes."""
+    def _head(self, key: str, board: Board) -> Head | None:
+        """The lane's most urgent task of the board's kind, if an agent is free for it."""
         lane = self._lanes.get(key)
-        if lane is None or lane.free.peek() is None:
+        if lane is None or lane.agents(board).peek() is None:
             return None
         heads = [
             (urgency(level_key[1], task.waiting_since), entry, level_key)
             for level_key, level in lane.levels.items()
-            if level_key[0] is direct
+            if level_key[0] is board.needs_agentkit
             and (entry := level.queue.peek()) is not None
             and (task := self._task_of(entry[2])) is not None
         ]
@@ -231,13 +274,18 @@ class Lanes:
         for key in lanes_of(agent):
             lane = self._lane(key)
             lane.free.push(entry)
-            for direct in {level_key[0] for level_key in lane.levels}:
-                self._offer(key, direct)
+            if agent.contact_endpoint is not None:
+                lane.reachable.push(entry)
+            if lane.levels:
+                for board in self._boards.values():
+                    board.offer(key, self._head(key, board))
 
     def _lane(self, key: str) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(lambda entry: self._is_free(key, entry))
+            lane = self._lanes[key] = Lane(
+                lambda entry, reachable: self._is_free(key, entry, reachable)
+            )
         return lane
 
     def _level(self, lane: Lane, lane_key: str, key: LevelKey) -> Level:
@@ -255,15 +303,25 @@ class Lanes:
             and _level_key(task) == level_key
         )
 
-    def _is_free(self, lane_key: str, entry: FreeEntry) -> bool:
+    def _is_free(self, lane_key: str, entry: FreeEntry, reachable: bool) -> bool:
         used, agent_id = entry
         agent = self._free_agent(agent_id)
         return (
             agent is not None
             and self._last_used.get(agent_id, 0) == used
-            and lane_key in lanes_of(agent)
+            and _fits(agent, lane_key, reachable)
         )
 
 
 def _level_key(task: Task) -> LevelKey:
-    return task.prefer_direct, task.priority
+    return task.needs_agentkit, task.priority
+
+
+def _terms(agent: Agent) -> tuple[tuple[str, ...], bool]:
+    """What decides which tasks the agent may have."""
+    return lanes_of(agent), agent.contact_endpoint is not None
+
+
+def _fits(agent: Agent, lane_key: str, reachable: bool) -> bool:
+    is_reachable = agent.contact_endpoint is not None or not reachable
+    return is_reachable and lane_key in lanes_of(agent)

@@ -296,4 +296,4 @@ def _waits_for(task: Task) -> str | None:
 
 
 def _place(task: Task) -> tuple[str, int, bool]:
-    return task.lane, task.priority, task.prefer_direct
+    return task.lane, task.priority, task.needs_agentkit

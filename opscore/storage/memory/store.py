@@ -15,6 +15,7 @@ from opscore.models import (
     Candidate,
     Change,
     Claim,
+    ClaimScope,
     Counts,
     Event,
     EventFilter,
@@ -149,7 +150,7 @@ class MemoryStorage(MemoryReplicas):
         now: datetime,
         lease_until: datetime,
         limit: int,
-        only_direct: bool = False,
+        scope: ClaimScope = ClaimScope.ALL,
     ) -> Sequence[Claim]:
         claims: list[Claim] = []
 
@@ -161,7 +162,7 @@ class MemoryStorage(MemoryReplicas):
             claims.append(Claim(claimed, facts.session, self._records.agents[agent_id]))
 
         with self._lock:
-            self._records.lanes.take(limit, only_direct, assign)
+            self._records.lanes.take(limit, scope, assign)
         return claims
 
     async def renew(

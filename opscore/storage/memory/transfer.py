@@ -54,8 +54,8 @@ def restore(contents: Contents, record: Portable) -> None:
             records.put_session(record)
         case KeptTask(task, turn, arrival):
             records.put_task(task, (turn, arrival))
-        case ServedTurn(lane, direct, priority, turn):
-            records.lanes.restore_turn(lane, (direct, priority), turn)
+        case ServedTurn(lane, needs_agentkit, priority, turn):
+            records.lanes.restore_turn(lane, (needs_agentkit, priority), turn)
         case Event():
             records.events.restore((record,))
         case EarlyReport(report, received_at):

@@ -2,3 +2,13 @@
 -- agent comes back under a new id.
 ALTER TABLE agents ADD COLUMN agentkit_name TEXT;
 CREATE INDEX agents_agentkit_name ON agents (agentkit_name) WHERE agentkit_name IS NOT NULL;
+
+-- A level tells tool steps, which only AgentKit can do, from all others, which may go straight to
+-- an agent that has an endpoint of its own.
+UPDATE tasks SET level = lane || '/0' || substr(level, length(level)) WHERE level <> '';
+UPDATE tasks SET level = lane || '/1' || substr(level, length(level))
+    WHERE level <> '' AND doc LIKE '%"message_type":"tool_invocation"%';
+UPDATE tasks SET flow = level || '/' || workflow_id;
+ALTER TABLE agents ADD COLUMN has_endpoint BIGINT NOT NULL DEFAULT 1;
+UPDATE agents SET has_endpoint = 0 WHERE doc LIKE '%"contact_endpoint":null,"metadata":%';
+CREATE INDEX agents_reachable ON agents (last_used, id) WHERE in_flight < slots AND has_endpoint = 1;

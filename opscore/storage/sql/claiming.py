@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import TypeVar
 
 from opscore.crash_points import crash_point
-from opscore.models import Agent, Claim, Task, TaskStatus, WorkflowSession
+from opscore.models import Agent, Claim, ClaimScope, Task, TaskStatus, WorkflowSession
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.damage import readable
 from opscore.storage.ordering import AGEING, lanes_of, urgency
 from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import MICROSECOND, dump, load_agent, load_session, load_task, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
-from opscore.storage.sql.rows import TASK_COLUMNS, lane_of, level_of, priority_of, task_row, upsert
+from opscore.storage.sql.rows import TASK_COLUMNS, level_of, priority_of, queue_of, task_row, upsert
 from opscore.storage.sql.tallies import tasks_tally
 from opscore.storage.sql.writing import write_events
 
@@ -26,7 +26,7 @@ _MANY = 2000
 # What is at the end of the alphabet of lanes, which begin with `agent:` or `capability:`.
 _LAST = "d"
 
-_FREE = "SELECT id FROM agents {by_free} WHERE in_flight < slots ORDER BY last_used, id LIMIT"
+_FREE = "SELECT id FROM agents %(by_free)s WHERE %(is_free)s ORDER BY last_used, id LIMIT"
 _NEXT_LEVEL = "SELECT min(level) FROM tasks {by_queue} WHERE status = 'queued' AND level >"
 
 # Looked at are the lanes of free agents, or those in which tasks wait, whichever are fewer: `few`
@@ -34,7 +34,7 @@ _NEXT_LEVEL = "SELECT min(level) FROM tasks {by_queue} WHERE status = 'queued' A
 # are too many. `queued` is a skip scan that jumps from level to level, however many tasks stand
 # on each. `ready` are the levels with a free agent, the most urgent first; `heads` are the tasks
 # whose turn is next there. Where a lane's name begins with another one and a slash, its levels are
-# met twice.
+# met twice. What stands in `%(…)s` follows from the scope of the claim.
 _READY = f"""
 WITH RECURSIVE few(id) AS (
     {_FREE} {_FEW + 1}
@@ -63,17 +63,19 @@ WITH RECURSIVE few(id) AS (
     SELECT (
         {_NEXT_LEVEL} queued.level AND level < queued.high
     ), queued.high FROM queued WHERE queued.level IS NOT NULL
-), ready(level, lane) AS (
-    SELECT level, substr(level, 1, length(level) - 3)
-    FROM (SELECT DISTINCT level FROM queued WHERE level IS NOT NULL) AS queued
-    WHERE substr(level, length(level) - 1, 1) >= ? AND EXISTS (
+), kinds(level, lane, kind) AS (
+    SELECT DISTINCT level, substr(level, 1, length(level) - 3), substr(level, length(level) - 1, 1)
+    FROM queued WHERE level IS NOT NULL
+), ready(level, lane, kind) AS (
+    SELECT level, lane, kind FROM kinds
+    WHERE %(is_in_scope)s EXISTS (
         SELECT 1 FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
-        WHERE agent_lanes.lane = substr(queued.level, 1, length(queued.level) - 3)
-        AND agents.in_flight < agents.slots
+        WHERE agent_lanes.lane = kinds.lane
+        AND agents.in_flight < agents.slots %(is_reachable)s
     )
     ORDER BY (
         SELECT waiting_since FROM tasks {{by_queue}}
-        WHERE status = 'queued' AND tasks.level = queued.level ORDER BY turn, arrival LIMIT 1
+        WHERE status = 'queued' AND tasks.level = kinds.level ORDER BY turn, arrival LIMIT 1
     ) - {AGEING // MICROSECOND} * CAST(substr(level, length(level)) AS BIGINT), level
     LIMIT ?
 ), heads AS (
@@ -87,22 +89,45 @@ WITH RECURSIVE few(id) AS (
 )
 SELECT 'task' AS kind, heads.* FROM heads
 UNION ALL
-SELECT 'agent', agents.id, lanes.lane, NULL, agents.slots - agents.in_flight, agents.last_used, 0
-FROM (SELECT DISTINCT lane FROM ready) AS lanes, {{each}}((
+SELECT 'agent', agents.id, kinds.lane || '/' || kinds.kind, NULL,
+    agents.slots - agents.in_flight, agents.last_used, 0
+FROM (SELECT DISTINCT lane, kind FROM ready) AS kinds, {{each}}((
     SELECT {{array}}(id) FROM (
         SELECT agents.id FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
-        WHERE agent_lanes.lane = lanes.lane AND agents.in_flight < agents.slots
+        WHERE agent_lanes.lane = kinds.lane AND agents.in_flight < agents.slots %(is_reachable)s
         ORDER BY agents.last_used, agents.id LIMIT ?
     ) AS free
 )) AS two JOIN agents ON agents.id = two.value
 UNION ALL
-SELECT 'preferred', agents.id, agent_lanes.lane, NULL, agents.slots - agents.in_flight,
-    agents.last_used, 0
+SELECT 'preferred', agents.id, kinds.lane || '/' || kinds.kind, NULL,
+    agents.slots - agents.in_flight, agents.last_used, 0
 FROM (SELECT DISTINCT preferred FROM heads WHERE preferred IS NOT NULL) AS wanted
 JOIN agents ON agents.id = wanted.preferred
 JOIN agent_lanes ON agent_lanes.agent_id = agents.id
-WHERE agents.in_flight < agents.slots AND agent_lanes.lane IN (SELECT lane FROM ready)
+JOIN (SELECT DISTINCT lane, kind FROM ready) AS kinds ON kinds.lane = agent_lanes.lane
+WHERE agents.in_flight < agents.slots %(is_reachable)s
 """
+
+_ALL_FREE = {"by_free": "{by_free}", "is_free": "in_flight < slots"}
+_REACHABLE_FREE = {
+    "by_free": "{by_reachable}",
+    "is_free": "in_flight < slots AND has_endpoint = 1",
+}
+_READY_IN = {
+    ClaimScope.ALL: _READY % {**_ALL_FREE, "is_in_scope": "", "is_reachable": ""},
+    ClaimScope.DIRECT: _READY
+    % {
+        **_REACHABLE_FREE,
+        "is_in_scope": "kind = '0' AND",
+        "is_reachable": "AND agents.has_endpoint = 1",
+    },
+    ClaimScope.DIRECT_AND_TOOLS: _READY
+    % {
+        **_ALL_FREE,
+        "is_in_scope": "",
+        "is_reachable": "AND (agents.has_endpoint = 1 OR kinds.kind = '1')",
+    },
+}
 
 # Tasks that others are claiming are passed over.
 _HOLD = """
@@ -141,36 +166,36 @@ class Waiting:
     turn: int
     arrival: int
     id: str
-    lane: str = field(compare=False)
+    queue: str = field(compare=False)
     preferred: str | None = field(compare=False)
 
 
 @dataclass
 class Pool:
-    """Free agents: how many slots each has, and who was used longest ago in each lane."""
+    """Free agents: how many slots each has, and which was used longest ago for each queue."""
 
     slots: dict[str, int] = field(default_factory=dict)
-    lanes: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    queues: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
     served: set[tuple[str, str]] = field(default_factory=set)
 
-    def add(self, lane: str, agent_id: str, slots: int, last_used: int) -> None:
+    def add(self, queue: str, agent_id: str, slots: int, last_used: int) -> None:
         self.slots[agent_id] = slots
         self.used.setdefault(agent_id, last_used)
-        self.served.add((lane, agent_id))
-        heapq.heappush(self.lanes.setdefault(lane, []), (last_used, agent_id))
+        self.served.add((queue, agent_id))
+        heapq.heappush(self.queues.setdefault(queue, []), (last_used, agent_id))
 
-    def take(self, lane: str, preferred: str | None, use: int) -> str | None:
-        agent_id = self._choose(lane, preferred)
+    def take(self, queue: str, preferred: str | None, use: int) -> str | None:
+        agent_id = self._choose(queue, preferred)
         if agent_id is not None:
             self.slots[agent_id] -= 1
             self.used[agent_id] = use
         return agent_id
 
-    def _choose(self, lane: str, preferred: str | None) -> str | None:
-        if preferred and self.slots.get(preferred) and (lane, preferred) in self.served:
+    def _choose(self, queue: str, preferred: str | None) -> str | None:
+        if preferred and self.slots.get(preferred) and (queue, preferred) in self.served:
             return preferred
-        agents = self.lanes.get(lane, [])
+        agents = self.queues.get(queue, [])
         while agents:
             used, agent_id = agents[0]
             if not self.slots[agent_id]:
@@ -191,7 +216,7 @@ def plan(levels: Sequence[Sequence[Waiting]], pool: Pool, limit: int) -> list[Pa
     use = max(pool.used.values(), default=0)
     while heads and len(pairs) < limit:
         task, number, place = heapq.heappop(heads)
-        agent_id = pool.take(task.lane, task.preferred, use + len(pairs) + 1)
+        agent_id = pool.take(task.queue, task.preferred, use + len(pairs) + 1)
         if agent_id is None:
             continue
         pairs.append((task.id, agent_id))
@@ -200,20 +225,19 @@ def plan(levels: Sequence[Sequence[Waiting]], pool: Pool, limit: int) -> list[Pa
     return pairs
 
 
-def look(dialect: Dialect, limit: int, only_direct: bool) -> Program[list[Pair]]:
+def look(dialect: Dialect, limit: int, scope: ClaimScope) -> Program[list[Pair]]:
     """What could be claimed now; nothing of it is held yet."""
-    least = "1" if only_direct else "0"
-    rows = yield Fetch(dialect.sql(_READY), (least, _LEVELS_AT_ONCE, limit, limit))
+    rows = yield Fetch(dialect.sql(_READY_IN[scope]), (_LEVELS_AT_ONCE, limit, limit))
     levels: dict[str, list[Waiting]] = {}
     pool = Pool()
     for kind, *row in rows:
         if kind == "task":
             levels.setdefault(row[1], []).append(_waiting(row))
     # In the order of their lists: an agent may stand in both, and in several lanes.
-    for agent_id, lane, _, slots, last_used, _ in dict.fromkeys(
+    for agent_id, queue, _, slots, last_used, _ in dict.fromkeys(
         tuple(row[1:]) for row in rows if row[0] != "task"
     ):
-        pool.add(lane, agent_id, slots, last_used)
+        pool.add(queue, agent_id, slots, last_used)
     ordered = [sorted(level, key=_by_turn) for _, level in sorted(levels.items())]
     return plan(ordered, pool, limit)
 
@@ -226,7 +250,7 @@ def _waiting(row: Row) -> Waiting:
     task_id, level, preferred, turn, arrival, waiting_since = row
     since = moment(waiting_since)
     return Waiting(
-        urgency(priority_of(level), since), turn, arrival, task_id, lane_of(level), preferred
+        urgency(priority_of(level), since), turn, arrival, task_id, queue_of(level), preferred
     )
 
 
@@ -237,6 +261,7 @@ def take(
     owner: str,
     now: datetime,
     lease_until: datetime,
+    scope: ClaimScope,
     wait: bool,
 ) -> Program[list[Claim]]:
     """Claim those pairs that nobody else has taken meanwhile.
@@ -244,7 +269,7 @@ def take(
     Where others hold an agent at the moment, its pairs are left out, or they are waited for.
     """
     crash_point("claim.planned")
-    held = yield from _hold(dialect, pairs, wait)
+    held = yield from _hold(dialect, pairs, scope, wait)
     if not held.pairs:
         return []
     crash_point("claim.locked")
@@ -268,7 +293,7 @@ class Held:
     agents: dict[str, Agent]
 
 
-def _hold(dialect: Dialect, pairs: list[Pair], wait: bool) -> Program[Held]:
+def _hold(dialect: Dialect, pairs: list[Pair], scope: ClaimScope, wait: bool) -> Program[Held]:
     """Those pairs whose task is still queued, and whose agent still has the slots."""
     ids = dump(sorted(task_id for task_id, _ in pairs))
     agent_ids = dump(sorted({agent_id for _, agent_id in pairs}))
@@ -283,7 +308,9 @@ def _hold(dialect: Dialect, pairs: list[Pair], wait: bool) -> Program[Held]:
         waited = tasks.get(task_id)
         if waited is None or waited.task.status is not TaskStatus.QUEUED:
             continue
-        if slots.get(agent_id, 0) > 0 and waited.task.lane in lanes_of(agents[agent_id]):
+        if slots.get(agent_id, 0) < 1 or not scope.permits(waited.task, agents[agent_id]):
+            continue
+        if waited.task.lane in lanes_of(agents[agent_id]):
             slots[agent_id] -= 1
             kept.append((task_id, agent_id))
     return Held(kept, tasks, agents)

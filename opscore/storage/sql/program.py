@@ -66,6 +66,8 @@ class Dialect:
     """The same by the index of flows."""
     by_free: str
     """After `FROM agents`: by the index of those with a free slot."""
+    by_reachable: str
+    """The same by the index of those that have an endpoint, too."""
     text: str
     """The type of texts, ordered by their code points."""
     has_table: str
@@ -91,6 +93,7 @@ class Dialect:
             by_queue=self.by_queue,
             by_flow=self.by_flow,
             by_free=self.by_free,
+            by_reachable=self.by_reachable,
         )
 
     def ddl(self, text: str) -> str:
@@ -108,6 +111,7 @@ SQLITE = Dialect(
     by_queue="INDEXED BY tasks_queue",
     by_flow="INDEXED BY tasks_flow",
     by_free="INDEXED BY agents_free",
+    by_reachable="INDEXED BY agents_reachable",
     text="TEXT",
     has_table="SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?",
     one_at_a_time="SELECT ?",
@@ -127,6 +131,7 @@ POSTGRES = Dialect(
     by_queue="",
     by_flow="",
     by_free="",
+    by_reachable="",
     text='TEXT COLLATE "C"',
     has_table="SELECT 1 WHERE to_regclass(?) IS NOT NULL",
     one_at_a_time="SELECT pg_advisory_xact_lock(?)",

@@ -23,6 +23,7 @@ AGENT_COLUMNS = (
     "rev",
     "standing",
     "slots",
+    "has_endpoint",
     "seen_at",
     "gone_at",
     "due_at",
@@ -78,15 +79,20 @@ def upsert(table: str, columns: tuple[str, ...], kept: tuple[str, ...] = ()) -> 
 
 def level_of(task: Task) -> str:
     """Tasks of one level differ in their turns only."""
-    return level_text(task.lane, task.prefer_direct, task.priority)
+    return level_text(task.lane, task.needs_agentkit, task.priority)
 
 
-def level_text(lane: str, direct: bool, priority: int) -> str:
-    return f"{lane}/{int(direct)}{priority}"
+def level_text(lane: str, needs_agentkit: bool, priority: int) -> str:
+    return f"{lane}/{int(needs_agentkit)}{priority}"
 
 
 def lane_of(level: str) -> str:
     return level[:-3]
+
+
+def queue_of(level: str) -> str:
+    """The lane and the kind of the level's tasks: all that decides which agents may have them."""
+    return level[:-1]
 
 
 def priority_of(level: str) -> int:
@@ -124,6 +130,7 @@ def agent_row(agent: Agent) -> tuple[Any, ...]:
         agent.rev,
         agent.standing.value,
         slots(agent),
+        int(agent.contact_endpoint is not None),
         micros(agent.last_seen_at or agent.registered_at),
         micros_or_none(gone),
         micros_or_none(agent.due_at),

@@ -12,6 +12,7 @@ from opscore.models import (
     Candidate,
     Change,
     Claim,
+    ClaimScope,
     Counts,
     Event,
     EventFilter,
@@ -127,26 +128,38 @@ class SqlStorage(Storage):
         now: datetime,
         lease_until: datetime,
         limit: int,
-        only_direct: bool = False,
+        scope: ClaimScope = ClaimScope.ALL,
     ) -> Sequence[Claim]:
         dialect = self._driver.dialect
         for _ in range(_CLAIM_TRIES):
-            pairs = await self._driver.read(claiming.look(dialect, limit, only_direct))
+            pairs = await self._driver.read(claiming.look(dialect, limit, scope))
             if not pairs:
                 break
-            if claims := await self._take(pairs, owner, now, lease_until):
+            if claims := await self._take(pairs, owner, now, lease_until, scope):
                 return claims
         return []
 
     async def _take(
-        self, pairs: list[claiming.Pair], owner: str, now: datetime, lease_until: datetime
+        self,
+        pairs: list[claiming.Pair],
+        owner: str,
+        now: datetime,
+        lease_until: datetime,
+        scope: ClaimScope,
     ) -> Sequence[Claim]:
         """Agents that others hold are waited for, or less urgent tasks would overtake.
 
         One that somebody holds for long must not keep the tasks of all others waiting.
         """
         take = partial(
-            claiming.take, self._driver.dialect, self._arrivals, pairs, owner, now, lease_until
+            claiming.take,
+            self._driver.dialect,
+            self._arrivals,
+            pairs,
+            owner,
+            now,
+            lease_until,
+            scope,
         )
         try:
             return await self._driver.write(partial(take, wait=True))

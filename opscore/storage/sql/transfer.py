@@ -299,7 +299,7 @@ _STORES: Mapping[type, Callable[[Sequence[Any], DefinitionTexts], Program[None]]
     ServedTurn: _plainly(
         "turns",
         ("level", "turn"),
-        lambda one: (level_text(one.lane, one.direct, one.priority), one.turn),
+        lambda one: (level_text(one.lane, one.needs_agentkit, one.priority), one.turn),
     ),
     Event: _plainly("events", EVENT_COLUMNS, lambda one: event_row(one, one.seq)),
     EarlyReport: _plainly(

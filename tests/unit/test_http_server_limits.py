@@ -5,10 +5,11 @@ import socket
 from contextlib import ExitStack, suppress
 
 import pytest
+import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from opscore.api.http_server import ConnectionCap, GuardedProtocol
-from opscore.api.http_server.admission import HEALTH_RESERVE
+from opscore.api.http_server.admission import HEALTH_RESERVE, Rank, Use
 from opscore.api.serve import KEEP_ALIVE, server_config
 from opscore.middleware import BodyGuard, RequestContext
 from opscore.settings import Settings
@@ -126,8 +127,8 @@ async def test_pipelined_requests_wait_unread_beyond_a_bounded_queue() -> None:
         await sending
 
 
-def queued(server: object) -> int:
-    connections = server.server_state.connections  # type: ignore[attr-defined] # uvicorn's own
+def queued(server: uvicorn.Server) -> int:
+    connections = server.server_state.connections
     return sum(len(one.pipeline) for one in connections if isinstance(one, GuardedProtocol))
 
 
@@ -180,17 +181,73 @@ async def test_at_the_limit_of_busy_connections_only_health_is_answered() -> Non
         assert (await busy.answer())[0] == 200
 
 
-class Busy:
-    idleness = None
+@pytest.mark.fault("F114")
+@pytest.mark.parametrize("begin", ["a body that never ends", "an answer that nobody reads"])
+async def test_clients_that_stand_still_with_a_request_do_not_lock_others_out(begin: str) -> None:
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/large":
+            await Endless()(scope, receive, send)
+        await hello(scope, receive, send)
 
-    def close(self) -> None:
-        raise AssertionError("A busy connection was closed.")
+    starts = {
+        "a body that never ends": upload(1000) + b"{",
+        "an answer that nobody reads": b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n",
+    }
+    app = BodyGuard(large)
+    async with running(app, header_timeout=30, cap=ConnectionCap(4)) as server:
+        with ExitStack() as stack:
+            for _ in range(4):
+                small_window(port_of(server), stack).send(starts[begin])
+            await until(lambda: len(standing_still(server)) == 4)
+            async with connected(port_of(server)) as other:
+                await other.send(REQUEST)
+                assert (await other.answer())[0] == 200
+
+
+def standing_still(server: uvicorn.Server) -> list[Rank]:
+    guarded = [one for one in server.server_state.connections if isinstance(one, GuardedProtocol)]
+    ranks = [one.rank for one in guarded]
+    return [rank for rank in ranks if rank is not None and rank.use >= Use.REQUEST_ARRIVING]
+
+
+class Connection:
+    """Stands for a connection with a rank."""
+
+    def __init__(self, rank: Rank | None = None) -> None:
+        self.rank = rank
+        self.was_aborted = False
+
+    def abort(self) -> None:
+        self.was_aborted = True
 
 
 def test_beyond_the_reserve_for_health_connections_are_refused() -> None:
     cap = ConnectionCap(2)
-    admitted = [cap.admit(Busy()).name for _ in range(2 + HEALTH_RESERVE + 1)]
+    admitted = [cap.admit(Connection()).name for _ in range(2 + HEALTH_RESERVE + 1)]
     assert admitted == ["ADMITTED"] * 2 + ["HEALTH_ONLY"] * HEALTH_RESERVE + ["REFUSED"]
+
+
+def test_least_used_and_oldest_connections_are_closed_first() -> None:
+    cap = ConnectionCap(8)
+    ranks = [Rank(use, since) for since in (2.0, 1.0) for use in reversed(Use)]
+    connections = [Connection(rank) for rank in ranks]
+    for connection in connections:
+        cap.admit(connection)
+    closed = []
+    for _ in ranks:
+        assert cap.admit(Connection()).name == "ADMITTED"
+        closed += [one.rank for one in connections if one.was_aborted and one.rank not in closed]
+    assert closed == sorted(ranks)
+
+
+def test_burst_of_connections_closes_no_more_than_it_needs() -> None:
+    cap = ConnectionCap(160)
+    silent = [Connection(Rank(Use.SILENT, float(number))) for number in range(160)]
+    for connection in silent:
+        cap.admit(connection)
+    for _ in range(10):
+        cap.admit(Connection())
+    assert [one.was_aborted for one in silent] == [True] * 10 + [False] * 150
 
 
 # --- refusals before the body was read ----------------------------------------------------------

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 from typing import Protocol
 
 from opscore.api.http_server.shortage_log import ShortageLog
@@ -12,8 +12,8 @@ HEALTH_RESERVE = 32
 
 _SHARE_CLOSED_AT_ONCE = 16
 _FULL = (
-    "The connection limit is reached: idle connections are closed for new ones, and further ones "
-    "are refused; find out who opens them, or raise the limit of open files (ulimit -n)"
+    "The connection limit is reached: connections that stand still are closed for new ones; find "
+    "out who opens them, or raise the limit of open files (ulimit -n)"
 )
 
 logger = logging.getLogger(__name__)
@@ -25,28 +25,37 @@ class Admission(Enum):
     REFUSED = auto()
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Idleness:
-    """How a connection without a request at work is ranked; the least is closed first."""
+class Use(IntEnum):
+    """What a connection that can be closed is used for; the least is closed first."""
 
-    has_been_answered: bool
+    SILENT = 0
+    KEPT = 1
+    REQUEST_ARRIVING = 2
+    ANSWER_UNREAD = 3
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Rank:
+    """The place of a connection in the order in which connections are closed."""
+
+    use: Use
     since: float
 
 
 class Closable(Protocol):
     @property
-    def idleness(self) -> Idleness | None:
-        """None while a request is at work."""
+    def rank(self) -> Rank | None:
+        """None while the service works on a request."""
 
-    def close(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 @dataclass
 class ConnectionCap:
     """At most `maximum` connections, and a few more for health checks.
 
-    At the maximum a new connection replaces idle ones: first those that never sent a request,
-    longest silent first.
+    At the maximum a new connection replaces others, in the order of `Use` and the oldest first: a
+    client that keeps a connection without letting the service work on it cannot lock others out.
     """
 
     maximum: int
@@ -60,12 +69,14 @@ class ConnectionCap:
             self._connections.add(newcomer)
             return Admission.ADMITTED
         self.full.note()
-        closed = _longest_idle(self._connections)
+        closed = _first_to_close(self._connections)
         if not closed and others >= self.maximum + HEALTH_RESERVE:
             return Admission.REFUSED
-        self._connections.add(newcomer)
         for connection in closed:
-            connection.close()
+            # Counted no more at once: it is lost only after the others of a burst are admitted.
+            self._connections.discard(connection)
+            connection.abort()
+        self._connections.add(newcomer)
         return Admission.ADMITTED if closed else Admission.HEALTH_ONLY
 
     def forget(self, connection: Closable) -> None:
@@ -73,14 +84,14 @@ class ConnectionCap:
         self._connections.discard(connection)
 
 
-def _longest_idle(connections: Iterable[Closable]) -> list[Closable]:
-    """Return a share of the idle connections of the lowest rank.
+def _first_to_close(connections: Iterable[Closable]) -> list[Closable]:
+    """Return the oldest sixteenth of the connections with the least use.
 
     Closing several at once keeps the cost of this scan from recurring with each new connection.
     """
-    idle = [(rank, one) for one in connections if (rank := one.idleness) is not None]
-    if not idle:
+    ranked = [(rank, one) for one in connections if (rank := one.rank) is not None]
+    if not ranked:
         return []
-    idle.sort(key=lambda pair: pair[0])
-    lowest = [one for rank, one in idle if rank.has_been_answered == idle[0][0].has_been_answered]
-    return lowest[: max(1, len(lowest) // _SHARE_CLOSED_AT_ONCE)]
+    ranked.sort(key=lambda pair: pair[0])
+    least = [one for rank, one in ranked if rank.use is ranked[0][0].use]
+    return least[: max(1, len(least) // _SHARE_CLOSED_AT_ONCE)]

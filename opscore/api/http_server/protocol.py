@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from opscore.api.http_server.admission import Admission, ConnectionCap, Idleness
+from opscore.api.http_server.admission import Admission, ConnectionCap, Rank, Use
 from opscore.api.http_server.answering import AnsweringTransport
 from opscore.api.http_server.flow import PipelineFlow
 from opscore.api.http_server.limits import ConnectionLimits
@@ -76,17 +76,20 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     @property
-    def idleness(self) -> Idleness | None:
-        """How idle the connection is, for the cap on connections; None while it is in use."""
-        if self._is_serving or self.transport.is_closing():
-            return None
-        keep_alive = self.timeout_keep_alive_task
-        if keep_alive is None:
-            return Idleness(self.cycle is not None, self._opened_at)
-        return Idleness(True, keep_alive.when() - self.timeout_keep_alive)
+    def rank(self) -> Rank | None:
+        """The place in the order of closing at the cap; None while the service is at work."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return Rank(Use.ANSWER_UNREAD, self._opened_at)
+        if self._is_serving:
+            arriving = self.cycle.more_body and not self.pipeline
+            return Rank(Use.REQUEST_ARRIVING, self._opened_at) if arriving else None
+        if self.timeout_keep_alive_task is not None:
+            since = self.timeout_keep_alive_task.when() - self.timeout_keep_alive
+            return Rank(Use.KEPT, since)
+        return Rank(Use.KEPT if bool(self.cycle) else Use.SILENT, self._opened_at)
 
-    def close(self) -> None:
-        self.transport.close()
+    def abort(self) -> None:
+        self.transport.abort()
 
     @property
     def _is_serving(self) -> bool:

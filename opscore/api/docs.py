@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from opscore import __version__
 from opscore.api import error_page, states
+from opscore.api.openapi_texts import describe
 from opscore.api.problems import ProblemView
 from opscore.api.schemas import AgentDetails, StateIn
 from opscore.api.views import MessageView, ReportView
@@ -89,6 +90,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
         if not path.startswith(NO_KEY):
             for operation in operations.values():
                 operation["security"] = [{"apiKey": []}]
+    describe(document)
     return document
 
 

@@ -10,10 +10,13 @@ from opscore.api.problems import READING
 router = APIRouter(tags=["service"])
 
 _PART_TIMEOUT = 30.0
+_FIRST_LINE = (
+    '{"kind":"opscore-export","format":1,"source":"sqlite","at":"2026-01-01T12:00:00+00:00"}\n'
+)
 _LINES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "An export.",
-        "content": {"application/jsonl": {"schema": {"type": "string"}}},
+        "content": {"application/jsonl": {"schema": {"type": "string"}, "example": _FIRST_LINE}},
     }
 }
 

@@ -10,7 +10,10 @@ from opscore.api.problems import READING
 
 router = APIRouter(tags=["service"])
 
-_TEXT: dict[str, Any] = {"schema": {"type": "string"}}
+_TEXT: dict[str, Any] = {
+    "schema": {"type": "string"},
+    "example": "# TYPE opscore_agents gauge\nopscore_agents 3.0\n",
+}
 _METRICS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Text as Prometheus reads it, or OpenMetrics where that is asked for.",

@@ -27,7 +27,7 @@ class ProblemView(BaseModel):
     errors: list[ProblemFault] | None = None
 
 
-_MEANINGS = {
+MEANINGS = {
     400: "The request could not be read.",
     401: "The API key, or the webhook's signature, is missing or wrong.",
     404: "There is no such thing.",
@@ -54,7 +54,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI entries for the given statuses."""
     return {
         status: {
-            "description": _MEANINGS[status],
+            "description": MEANINGS[status],
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
             "headers": _HEADERS.get(status, {}),
         }

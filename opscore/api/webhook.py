@@ -54,10 +54,25 @@ _BODY_SCHEMA = {
                 "type": "object",
                 "required": ["event_type", "agent_details"],
                 "properties": {
-                    "event_type": {"enum": [kind.value for kind in EventKind]},
+                    "event_type": {
+                        "enum": [kind.value for kind in EventKind],
+                        "description": "Whether the agent comes or goes.",
+                    },
                     "agent_details": {"$ref": "#/components/schemas/AgentDetails"},
                 },
-            }
+            },
+            "example": {
+                "event_type": "REGISTER",
+                "agent_details": {
+                    "agentId": "5f9f43c5-2d88-4173-ba89-9a85aa1ff15f",
+                    "agentName": "researcher",
+                    "capabilities": ["research"],
+                    "version": "1",
+                    "contactEndpoint": "http://127.0.0.1:9102/task",
+                    "metadata": None,
+                    "registration_time": "2026-01-01T12:00:00Z",
+                },
+            },
         }
     },
 }

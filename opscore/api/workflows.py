@@ -15,12 +15,34 @@ from opscore.workflow.templates import dump_definition, load_workflow_template, 
 router = APIRouter(tags=["workflows"])
 
 _SCHEMA = {"type": "object", "description": "A workflow definition; see docs/reference/templates."}
+_EXAMPLE = {
+    "id": "brief",
+    "tasks": [
+        {"taskId": "gather", "agentCapability": "research", "timeout": "5m"},
+        {
+            "taskId": "write",
+            "agentId": "writer-1",
+            "parameters": {"notes": "${tasks.gather.result.notes}"},
+        },
+    ],
+}
+_EXAMPLE_IN_YAML = """\
+id: brief
+tasks:
+  - taskId: gather
+    agentCapability: research
+    timeout: 5m
+  - taskId: write
+    agentId: writer-1
+    parameters:
+      notes: ${tasks.gather.result.notes}
+"""
 _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": _SCHEMA},
-            "application/yaml": {"schema": {"type": "string"}},
+            "application/json": {"schema": _SCHEMA, "example": _EXAMPLE},
+            "application/yaml": {"schema": {"type": "string"}, "example": _EXAMPLE_IN_YAML},
         },
     }
 }

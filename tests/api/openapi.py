@@ -44,6 +44,9 @@ class OpenApi:
         said = answer.json() if kind.endswith("json") else answer.text
         self._validator(content[kind]["schema"]).validate(said)
 
+    def validate(self, schema: dict[str, Any], value: Any) -> None:
+        self._validator(schema).validate(value)
+
     def _operation(self, method: str, path: str) -> dict[str, Any] | None:
         # A literal path comes before one with parameters.
         for pattern, template in sorted(self._paths, key=lambda item: "{" in item[1]):

@@ -3,8 +3,12 @@
 from typing import Any
 
 import pytest
+from pydantic.alias_generators import to_camel
 
+from opscore.api.field_texts import BODIES as EXAMPLES
+from opscore.api.field_texts import FIELDS
 from opscore.middleware.problem import MEDIA_TYPE
+from opscore.workflow.templates import load_workflow_template, parse_definition
 from tests.api.service import contract
 
 OPERATIONS = contract().operations()
@@ -34,7 +38,10 @@ def test_every_error_has_the_one_shape(method: str, path: str, operation: dict[s
         assert response["description"]
         # Readiness says in its own words why it is not ready.
         if status >= "400" and path != "/health/ready":
-            assert response["content"] == {MEDIA_TYPE: {"schema": PROBLEM}}
+            assert response["content"].keys() == {MEDIA_TYPE}
+            media = response["content"][MEDIA_TYPE]
+            assert media["schema"] == PROBLEM
+            assert str(media["example"]["status"]) == status
 
 
 @EACH
@@ -80,3 +87,63 @@ def test_every_reference_leads_somewhere() -> None:
     assert used
     assert used <= {f"#/components/schemas/{name}" for name in schemas}
     assert {name for name in schemas if f"#/components/schemas/{name}" not in used} == set()
+
+
+# --- words and examples -----------------------------------------------------------------------
+
+BODIES = [
+    (operation["operationId"], kind, media)
+    for _, _, operation in OPERATIONS
+    for part in (operation.get("requestBody", {}), *operation["responses"].values())
+    for kind, media in part.get("content", {}).items()
+]
+
+
+def test_every_field_is_described() -> None:
+    schemas = contract().document["components"]["schemas"]
+    silent = [
+        f"{model}.{name}"
+        for model, schema in schemas.items()
+        for name, field in schema.get("properties", {}).items()
+        if not field.get("description", "").strip().endswith(".")
+    ]
+    assert silent == [], "Describe each in opscore/api/field_texts.py."
+
+
+@EACH
+def test_every_parameter_is_described(method: str, path: str, operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", []):
+        assert parameter.get("description"), parameter["name"]
+
+
+def test_every_description_describes_a_field() -> None:
+    schemas = contract().document["components"]["schemas"]
+    models = {model: set(schema.get("properties", {})) for model, schema in schemas.items()}
+    parameters = {
+        to_camel(parameter["name"])
+        for _, _, operation in OPERATIONS
+        for parameter in operation.get("parameters", [])
+    }
+    known = parameters.union(*models.values())
+    known |= {f"{model}.{name}" for model, names in models.items() for name in names}
+    known |= {f"query.{name}" for name in parameters}
+    assert set(FIELDS) - known == set()
+    assert set(EXAMPLES) <= models.keys()
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind", "media"), BODIES, ids=[f"{name} {kind}" for name, kind, _ in BODIES]
+)
+def test_every_body_has_an_example_that_fits_its_schema(
+    operation: str, kind: str, media: dict[str, Any]
+) -> None:
+    assert media.get("example") is not None
+    contract().validate(media["schema"], media["example"])
+
+
+def test_example_of_a_definition_is_sound() -> None:
+    for path in ("workflows", "workflows/validate", "workflow/{workflow_id}"):
+        operations = contract().document["paths"][f"/v1/opscore/{path}"]
+        content = operations["put" if "{" in path else "post"]["requestBody"]["content"]
+        parsed = parse_definition(content["application/json"]["example"])
+        assert load_workflow_template(content["application/yaml"]["example"]) == parsed

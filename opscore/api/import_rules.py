@@ -4,6 +4,7 @@ before it leave open. A file may have been written by anyone."""
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Annotated, Any
 
 import pydantic
@@ -174,9 +175,17 @@ def _check_values(record: Any) -> None:
 
 def _values(record: Any) -> Iterator[tuple[str, Any]]:
     """All fields with their names, those of records within it too; definitions are checked once."""
-    for field in fields(record):
-        value = getattr(record, field.name)
-        if is_dataclass(value) and not isinstance(value, WorkflowDefinition):
+    for name in _names(record.__class__):
+        value = getattr(record, name)
+        if _names(value.__class__):
             yield from _values(value)
         else:
-            yield field.name, value
+            yield name, value
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    """The names of a record's fields; none of other values."""
+    if kind is WorkflowDefinition or not is_dataclass(kind):
+        return ()
+    return tuple(field.name for field in fields(kind))

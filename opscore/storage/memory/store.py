@@ -49,7 +49,7 @@ from opscore.storage.memory.pruning import prunable, prune
 from opscore.storage.memory.records import Records
 from opscore.storage.memory.replicas import MemoryReplicas
 from opscore.storage.memory.timers import Kind
-from opscore.storage.memory.transfer import in_order, restore, shelves_of
+from opscore.storage.memory.transfer import in_order, restore, snapshot
 from opscore.storage.portable import BATCH, Portable
 
 _EARLY_REPORTS = 1000
@@ -365,10 +365,10 @@ class MemoryStorage(MemoryReplicas):
 
     async def export(self, batch: int = BATCH) -> AsyncGenerator[Sequence[Portable], None]:
         with self._lock:
-            shelves = list(map(list, shelves_of(self._contents)))
-        for shelf in shelves:
-            for first in range(0, len(shelf), batch):
-                yield shelf[first : first + batch]
+            kinds = snapshot(self._contents)
+        for records in map(iter, kinds):
+            while portion := list(islice(records, batch)):
+                yield portion
 
     async def load(self, batches: AsyncIterable[Sequence[Portable]]) -> None:
         contents = Contents(Records(self._retention))
@@ -377,7 +377,7 @@ class MemoryStorage(MemoryReplicas):
                 restore(contents, record)
         in_order(contents)
         with self._lock:
-            if any(any(shelf) for shelf in list(shelves_of(self._contents))[1:]):
+            if any(any(records) for records in snapshot(self._contents)[1:]):
                 raise ConfigurationError(
                     "The storage is not empty, and what is loaded would mix with what is there."
                 )

@@ -1,6 +1,6 @@
 """Transfer: everything out of the dictionaries, and into empty ones."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from operator import attrgetter
 
 from opscore.models import (
@@ -23,20 +23,28 @@ from opscore.storage.portable import (
 _by_expiry = attrgetter("expires_at")
 
 
-def shelves_of(contents: Contents) -> Iterator[Iterable[Portable]]:
-    """The records by kind. They are frozen: whoever holds them sees them as they were."""
+def snapshot(contents: Contents) -> list[Iterable[Portable]]:
+    """Return the records by kind, as they are now.
+
+    Only references are copied at this moment, since nobody else runs meanwhile; agents and tasks
+    become portable when they are read. Records are frozen, so they stay as they were.
+    """
     records = contents.records
     lanes, places = records.lanes, records.lanes.places()
-    yield (LastEvent(records.events.last_seq),)
-    yield (saved for revisions in records.workflows.values() for saved in revisions)
-    yield (KeptAgent(agent, lanes.last_used(agent.id)) for agent in records.agents.values())
-    yield records.sessions.values()
-    yield (KeptTask(task, *places.get(task.id, ())) for task in records.tasks.values())
-    yield (ServedTurn(lane, *key, turn) for lane, key, turn in lanes.served_turns())
-    yield records.events.all()
-    yield (EarlyReport(report, at) for at, report in contents.early.values())
-    yield contents.receipts.values()
-    yield contents.keys.values()
+    agents = [(agent, lanes.last_used(agent.id)) for agent in records.agents.values()]
+    tasks = list(records.tasks.values())
+    return [
+        [LastEvent(records.events.last_seq)],
+        [saved for revisions in records.workflows.values() for saved in revisions],
+        (KeptAgent(agent, last_used) for agent, last_used in agents),
+        list(records.sessions.values()),
+        (KeptTask(task, *places.get(task.id, ())) for task in tasks),
+        [ServedTurn(lane, *key, turn) for lane, key, turn in lanes.served_turns()],
+        list(records.events.all()),
+        [EarlyReport(report, at) for at, report in contents.early.values()],
+        list(contents.receipts.values()),
+        list(contents.keys.values()),
+    ]
 
 
 def restore(contents: Contents, record: Portable) -> None:

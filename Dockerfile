@@ -1,4 +1,4 @@
-FROM python:3.13-slim AS build
+FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 RUN python -m venv /opt/opscore
 COPY requirements.txt /tmp/requirements.txt
@@ -27,7 +27,7 @@ USER 10001:10001
 ENTRYPOINT ["python", "-m", "pytest", "-p", "no:cacheprovider"]
 CMD ["tests/acceptance/test_network.py"]
 
-FROM python:3.13-slim AS runtime
+FROM python:3.13.15-slim-trixie@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b AS runtime
 COPY --from=build /opt/opscore /opt/opscore
 RUN mkdir /data && chown 10001:10001 /data
 ENV PATH="/opt/opscore/bin:$PATH" \

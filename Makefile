@@ -8,8 +8,8 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # uv is quick, but does not read pip's configuration of mirrors and certificates: pip stands behind it.
 UV := $(BIN)/uv
-LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --no-header pyproject.toml
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --upgrade
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo run test fast acceptance coverage check format bench chaos lock clean
@@ -19,11 +19,11 @@ help: ## Show this list
 
 install: $(STAMP) ## Make .venv with everything needed
 
-$(STAMP): pyproject.toml requirements-dev.txt
+$(STAMP): pyproject.toml requirements-dev.txt .ci/uv.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Ops-Core needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3." >&2; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	test -x $(UV) || $(PIP) install --quiet uv
+	$(PIP) install --quiet --require-hashes --requirement .ci/uv.txt
 	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt \
 		|| $(PIP) install --quiet --require-hashes --requirement requirements-dev.txt
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
@@ -67,9 +67,10 @@ chaos: install ## Kill replicas and databases, and check that nothing is lost
 	$(BIN)/python -m tests.load.chaos $(ARGS)
 
 lock: install ## Choose the newest versions of all requirements anew
-	$(LOCK) --upgrade --extra postgres --output-file requirements.txt
-	$(LOCK) --upgrade --extra postgres --extra localpg --extra otel --group dev \
+	$(COMPILE) pyproject.toml --extra postgres --output-file requirements.txt
+	$(COMPILE) pyproject.toml --extra postgres --extra localpg --extra otel --group dev \
 		--constraint requirements.txt --output-file requirements-dev.txt
+	echo uv | $(COMPILE) --output-file .ci/uv.txt -
 
 clean: ## Remove everything that can be made again
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache \

@@ -38,12 +38,15 @@ class Service:
 
 
 def services(
-    compose_file: Path, variables: Mapping[str, str], ports: Mapping[str, int]
+    compose_file: Path, variables: Mapping[str, str], ports: Mapping[str, int], volume: Path
 ) -> list[Service]:
-    """The services that always run, in the file's order: each comes after those it needs."""
+    """The services that always run, in the file's order: each comes after those it needs.
+
+    `variables` stand for the file `.env`, and `volume` for the one that is mounted at /data.
+    """
     document = yaml.safe_load(compose_file.read_text(encoding="utf-8"))
     return [
-        _service(name, description, variables, ports)
+        _service(name, description, variables, ports, volume)
         for name, description in document["services"].items()
         if "profiles" not in description
     ]
@@ -75,18 +78,24 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 
 def _service(
-    name: str, description: dict[str, Any], variables: Mapping[str, str], ports: Mapping[str, int]
+    name: str,
+    description: dict[str, Any],
+    variables: Mapping[str, str],
+    ports: Mapping[str, int],
+    volume: Path,
 ) -> Service:
     def here(text: object) -> str:
-        return _on_loopback(_interpolated(str(text), variables), name, ports)
+        local = _on_loopback(_interpolated(str(text), variables), name, ports)
+        return local.replace("sqlite:////data/", f"sqlite:///{volume}/")
 
-    image = {"OPSCORE_HOST": "127.0.0.1", "OPSCORE_PORT": str(ports[name])}
+    place = {"OPSCORE_HOST": "127.0.0.1", "OPSCORE_PORT": str(ports[name])}
+    given = dict(variables) if "env_file" in description else {}
     declared = {key: here(value) for key, value in description["environment"].items()}
     check = description.get("healthcheck", {}).get("test") or image_healthcheck()
     return Service(
         name=name,
         command=[here(word) for word in description["command"]],
-        environment=image | declared,
+        environment=given | declared | place,
         healthcheck=[here(word) for word in check if word != "CMD"],
     )
 

@@ -18,7 +18,11 @@ from tests.acceptance import compose
 from tests.acceptance.processes import reserved_port
 
 NETWORK_URL = "OPSCORE_TEST_NETWORK_URL"
-VARIABLES = {"OPSCORE_API_KEY": "key-of-the-tests", "OPSCORE_WEBHOOK_SECRET": "secret-of-the-tests"}
+VARIABLES = {
+    "OPSCORE_API_KEY": "key-of-the-tests",
+    "OPSCORE_WEBHOOK_SECRET": "secret-of-the-tests",
+    "OPSCORE_RETENTION_DAYS": "3",
+}
 ENDED = {"completed", "failed", "cancelled", "timed_out"}
 WORKFLOW = {
     "id": "network-brief",
@@ -46,8 +50,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         return
     with ExitStack() as stack:
         ports = {name: stack.enter_context(reserved_port()) for name in compose.CONTAINER_PORTS}
-        wanted = compose.services(compose.ROOT / "docker-compose.yml", VARIABLES, ports)
         folder = tmp_path_factory.mktemp("network")
+        wanted = compose.services(compose.ROOT / "docker-compose.yml", VARIABLES, ports, folder)
         processes = stack.enter_context(compose.running(wanted, folder))
         url = f"http://127.0.0.1:{ports['opscore']}"
         yield stack.enter_context(connected(url, VARIABLES["OPSCORE_API_KEY"]))
@@ -97,3 +101,8 @@ def test_agents_arrive_through_agentkit_and_share_a_workflow(client: httpx.Clien
 def test_the_key_is_asked_for(client: httpx.Client) -> None:
     answer = client.get("agents", headers={"Authorization": "Bearer wrong"})
     assert answer.status_code == 401
+
+
+def test_the_storage_outlives_the_container(client: httpx.Client) -> None:
+    health = client.get(client.base_url.copy_with(path="/health")).raise_for_status().json()
+    assert health["storage"]["durable"] is True

@@ -15,7 +15,7 @@ from opscore.settings import Settings, environment_name
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_FILES = ("docker-compose.yml", "docker-compose.real-agentkit.yml")
-LOCK_FILES = ("requirements.txt", "requirements-dev.txt")
+LOCK_FILES = ("requirements.txt", "requirements-dev.txt", ".ci/uv.txt")
 NOT_OURS = {".git", ".venv", "__pycache__", "build", "dist", "htmlcov", ".hypothesis"}
 REGISTRY = re.compile(r"py[p]i\.org|python[h]osted|npm[j]s\.(org|com)|deb\.deb[i]an\.org")
 TASK_ITEMS = (
@@ -130,10 +130,46 @@ def test_compose_dependencies_exist(name: str) -> None:
         assert service.get("depends_on", {}).keys() <= services.keys()
 
 
-def test_compose_root_file_systems_are_read_only() -> None:
-    services = load("docker-compose.yml")["services"]
-    assert {name for name, service in services.items() if service.get("read_only")} == set(services)
-    assert services["tests"]["profiles"] == ["tests"]
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_root_file_systems_of_our_own_image_are_read_only(name: str) -> None:
+    ours = {key: each for key, each in load(name)["services"].items() if "build" in each}
+    assert {key for key, service in ours.items() if service.get("read_only")} == set(ours)
+
+
+def test_compose_tests_run_only_when_asked_for() -> None:
+    assert load("docker-compose.yml")["services"]["tests"]["profiles"] == ["tests"]
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_services_have_limits(name: str) -> None:
+    for service in load(name)["services"].values():
+        assert {"cpus", "mem_limit", "pids_limit"} <= service.keys()
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_gives_the_service_all_of_the_env_file_and_a_volume(name: str) -> None:
+    document = load(name)
+    service = document["services"]["opscore"]
+    assert service["env_file"] == [".env"]
+    assert service["volumes"] == ["data:/data"]
+    assert "data" in document["volumes"]
+    url = service["environment"]["OPSCORE_STORAGE_URL"]
+    assert url == "${OPSCORE_STORAGE_URL:-sqlite:////data/opscore.db}"
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_needs_no_new_version(name: str) -> None:
+    # An early version 2 refuses to extend a service that depends on others.
+    assert [key for key, each in load(name)["services"].items() if "extends" in each] == []
+
+
+def test_compose_files_differ_in_agentkit_alone() -> None:
+    simulated, real = (load(name)["services"] for name in COMPOSE_FILES)
+    assert simulated.keys() - real.keys() == {"tests"}
+    for name in real.keys() - {"agentkit"}:
+        environment = simulated[name]["environment"] | {"AGENTKIT_API_URL": "http://agentkit:8000"}
+        assert simulated[name] | {"environment": environment} == real[name]
 
 
 def dockerfile_instructions() -> list[tuple[str, str]]:
@@ -153,6 +189,14 @@ def test_the_image_is_not_root_and_checks_its_health() -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", instructions["USER"])
     assert "/health/live" in instructions["HEALTHCHECK"]
     assert instructions["STOPSIGNAL"] == "SIGTERM"
+
+
+def test_base_images_are_pinned_by_digest() -> None:
+    stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", read("Dockerfile"), re.MULTILINE)
+    own = {stage for _, stage in stages}
+    images = {image for image, _ in stages} - own
+    assert len(images) == 1
+    assert all(re.fullmatch(r"python:[\d.]+-slim-\w+@sha256:[0-9a-f]{64}", one) for one in images)
 
 
 def test_the_image_installs_by_hash() -> None:
@@ -194,6 +238,29 @@ def test_the_workflow_runs_targets_on_every_supported_python() -> None:
     classifiers = tomllib.loads(read("pyproject.toml"))["project"]["classifiers"]
     versions = [word for word in (text.split(" :: ")[-1] for text in classifiers) if "3." in word]
     assert jobs["test"]["strategy"]["matrix"]["python"] == versions
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    used = re.findall(r"uses: (.+)$", read(".github/workflows/ci.yml"), re.MULTILINE)
+    assert used
+    for action in used:
+        assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action), action
+
+
+def test_jobs_may_read_the_code_and_nothing_else() -> None:
+    workflow = load(".github/workflows/ci.yml")
+    assert workflow["permissions"] == {}
+    for job in workflow["jobs"].values():
+        assert job["permissions"] == {"contents": "read"}
+        checkout = next(step for step in job["steps"] if "actions/checkout" in step.get("uses", ""))
+        assert checkout["with"]["persist-credentials"] is False
+
+
+def test_make_installs_uv_by_hash() -> None:
+    installs = re.findall(r"\$\(PIP\) install (.+)$", read("Makefile"), re.MULTILINE)
+    assert installs
+    for options in installs:
+        assert "--require-hashes" in options or "--no-deps" in options
 
 
 @pytest.mark.parametrize("name", ["README.md", ".ci/run"])

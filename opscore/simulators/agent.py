@@ -22,6 +22,7 @@ from opscore.simulators.control import Control, http_error, parse
 from opscore.simulators.dialect import dialect_of
 from opscore.simulators.faults import BrokenOff
 from opscore.simulators.job import Job, Outcome, job_of
+from opscore.simulators.ledger import WorkLedger
 from opscore.simulators.opscore_link import OpsCoreLink
 from opscore.simulators.received import ReceivedLog
 from opscore.simulators.registering import (
@@ -70,6 +71,7 @@ class SimulatedAgent:
         self.agent_id = agent_id
         self.behaviour = behaviour or AgentBehaviour()
         self.received = ReceivedLog()
+        self.ledger = WorkLedger()
         self.background = Background()
         self.begun = 0
         self.most_at_once = 0
@@ -256,6 +258,7 @@ class SimulatedAgent:
         if job.crashes:
             self._crash()
         await asyncio.sleep(half)
+        self.ledger.add(job.task_id, job.attempt, succeeded=not job.fails)
         if job.fails:
             return Outcome(error="The agent was told to fail this task.")
         return Outcome(result=perform(self.capabilities, job.parameters))

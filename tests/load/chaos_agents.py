@@ -13,20 +13,27 @@ import httpx
 
 from opscore.simulators.agent import SimulatedAgent
 from opscore.simulators.behaviour import AgentBehaviour
+from opscore.simulators.dialect import dialect_of
 from opscore.simulators.running import running
-from opscore.simulators.words import Style
 from tests.load.chaos_checker import HEARTBEAT
 from tests.load.chaos_client import Insistent
 from tests.load.chaos_processes import KEY
-from tests.load.chaos_record import Post, post_of
+from tests.load.chaos_record import Post, Work, post_of
 from tests.load.chaos_workflows import CAPABILITIES
 
-# Those that name the task they speak of: of the others nobody can know what they meant.
-_STYLES: tuple[Style, ...] = ("precise", "reports", "finished")
+_BEHAVIOURS: tuple[dict[str, Any], ...] = (
+    {"style": "precise"},
+    {"style": "reports"},
+    {"style": "example"},
+    {"style": "finished"},
+    {"style": "reports", "task_ids": False},
+)
 _CARELESS = 4
 _FAIL_RATE = 0.1
 _HEARTBEAT_EVERY = 5.0
 _PATIENCE = 300.0
+# Below the grace in which a report without a task id is still taken for an attempt taken back.
+_PATIENCE_OF_NAMELESS = 10.0
 
 
 class Agents:
@@ -36,10 +43,12 @@ class Agents:
         self.answers: Counter[str] = Counter()
         self.counted: list[str] = []
         self.received: list[Post] = []
+        self.worked: list[Work] = []
         self._read = [0] * number
+        self._read_work = [0] * number
         self._draw = random.Random(f"{seed} agents")
         self._clients = [
-            self._client(replicas, 0 if n % _CARELESS == 3 else _PATIENCE) for n in range(number)
+            self._client(replicas, 0 if n % _CARELESS == 3 else _patience(n)) for n in range(number)
         ]
         self._agents = [self._agent(n, client, agentkit) for n, client in enumerate(self._clients)]
 
@@ -61,7 +70,7 @@ class Agents:
             api_key=KEY,
             agentkit_url=agentkit,
             behaviour=AgentBehaviour(
-                style=_STYLES[n // 2 % len(_STYLES)],
+                **_behaviour(n),
                 work_seconds=work,
                 fail_rate=_FAIL_RATE,
                 announce=False,
@@ -69,6 +78,14 @@ class Agents:
             seed=self._draw.randrange(2**32),
             client=client,
         )
+
+    @property
+    def nameless(self) -> list[str]:
+        return [
+            agent.agent_id or ""
+            for agent in self._agents
+            if not dialect_of(agent.behaviour).names_task
+        ]
 
     @property
     def ids(self) -> list[str]:
@@ -79,6 +96,12 @@ class Agents:
             for entry in agent.received.after(self._read[n]):
                 self.received.append(post_of(entry.agent_id, entry.body))
                 self._read[n] = entry.n
+            for done in agent.ledger.after(self._read_work[n]):
+                work = Work(
+                    agent.agent_id or "", done.task_id or "", done.attempt or 0, done.succeeded
+                )
+                self.worked.append(work)
+                self._read_work[n] = done.n
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[None]:
@@ -111,6 +134,15 @@ class Agents:
         succeeded = json.loads(response.request.content)["status"] == "completed"
         if succeeded and response.json()["counted"]:
             self.counted.append(path.split("/")[-2])
+
+
+def _behaviour(n: int) -> dict[str, Any]:
+    return _BEHAVIOURS[n % len(_BEHAVIOURS)]
+
+
+def _patience(n: int) -> float:
+    names_tasks = dialect_of(AgentBehaviour(**_behaviour(n))).names_task
+    return _PATIENCE if names_tasks else _PATIENCE_OF_NAMELESS
 
 
 async def _say_idle(agent_id: str | None, client: httpx.AsyncClient) -> None:

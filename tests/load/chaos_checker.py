@@ -141,8 +141,25 @@ def a_result_is_its_own_tasks(look: _Look) -> Iterator[str]:
             expected = [TOOL_SUM]
         if look.task_events(task_id, "task.fallback"):
             expected.append(FIXED)
+        if task["agentId"] in look.record.nameless:
+            # Such an agent reports the end of its work without a result.
+            expected.append({})
         if task["result"] not in expected:
             yield f"The task {task_id} has a result that is not its own: {task['result']}."
+
+
+def a_result_was_worked_for(look: _Look) -> Iterator[str]:
+    """The ledgers of the agents have the work for each completion and each reported error."""
+    worked = {(work.task_id, work.succeeded) for work in look.record.worked}
+    for task_id, task in look.tasks.items():
+        if task["messageType"] == "tool_invocation":
+            continue
+        fell_back = look.task_events(task_id, "task.fallback")
+        if task["status"] == "completed" and not fell_back and (task_id, True) not in worked:
+            yield f"The task {task_id} is completed, and no agent has worked on it to its end."
+        for event in look.task_events(task_id, "task.attempt_failed"):
+            if event["data"]["code"] == "agent_error" and (task_id, False) not in worked:
+                yield f"The task {task_id} failed with an error that no agent had with it."
 
 
 def a_successor_follows_a_completion(look: _Look) -> Iterator[str]:
@@ -273,6 +290,7 @@ RULES = (
     ended_sessions_have_no_open_task,
     a_completion_counts_once,
     a_result_is_its_own_tasks,
+    a_result_was_worked_for,
     a_successor_follows_a_completion,
     a_successor_comes_later,
     a_session_completes_with_its_last_task,

@@ -25,6 +25,16 @@ class Post:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an agent's own ledger says: it worked on this attempt to its end."""
+
+    agent_id: str
+    task_id: str
+    attempt: int
+    succeeded: bool
+
+
 def post_of(agent_id: str | None, body: dict[str, Any]) -> Post:
     return Post(
         agent_id or "",
@@ -42,7 +52,8 @@ class Record:
     `sent` are the keys of all triggers, `counted` the tasks whose results were told to count, once
     for each time, `cancelled` the sessions that were said to be cancelled. `answers` counts the
     statuses that clients got. `posts` is what AgentKit was sent, `received` what agents were.
-    `deaths` are replicas that ended without being killed.
+    `worked` is what the agents say that they finished, and `nameless` are those that name no task
+    in their reports. `deaths` are replicas that ended without being killed.
     """
 
     sent: list[str] = field(default_factory=list)
@@ -53,6 +64,8 @@ class Record:
     deaths: list[str] = field(default_factory=list)
     posts: list[Post] = field(default_factory=list)
     received: list[Post] = field(default_factory=list)
+    worked: list[Work] = field(default_factory=list)
+    nameless: list[str] = field(default_factory=list)
     sessions: list[dict[str, Any]] = field(default_factory=list)
     tasks: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -66,4 +79,5 @@ def load_record(file: Path) -> Record:
     values["acks"] = [Ack(**ack) for ack in values["acks"]]
     for name in ("posts", "received"):
         values[name] = [Post(**post) for post in values[name]]
+    values["worked"] = [Work(**work) for work in values["worked"]]
     return Record(**values)

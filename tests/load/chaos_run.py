@@ -231,6 +231,8 @@ class ChaosRun:
             deaths=self._deaths,
             posts=self._posts,
             received=self._agents.received,
+            worked=self._agents.worked,
+            nameless=self._agents.nameless,
             sessions=await self._pages("sessions"),
             tasks=await self._pages("tasks"),
             events=await self._pages("events"),

@@ -11,7 +11,7 @@ from opscore.models import FallbackTask
 from opscore.workflow.templates import parse_definition
 from tests.load import chaos_checker
 from tests.load.chaos_checker import RULES, violations
-from tests.load.chaos_record import Ack, Post, Record, load_record
+from tests.load.chaos_record import Ack, Post, Record, Work, load_record
 from tests.load.chaos_workflows import FIXED, WORKFLOWS, definition, first, stand_in, successor
 
 Item = dict[str, Any]
@@ -50,6 +50,7 @@ class Story:
             "status": status,
             "messageType": "workflow_task",
             "attempt": 0,
+            "agentId": "a1",
             "parameters": {"step": step},
             "result": {"echo": {"step": step}} if status == "completed" else None,
         }
@@ -80,6 +81,8 @@ class Story:
         )
 
     def complete(self, task_id: str) -> None:
+        task = self.find(task_id)
+        self.record.worked.append(Work("a1", task_id, task["attempt"], True))
         self.event("task.completed", self.find(task_id)["sessionId"], task_id)
 
     def find(self, task_id: str) -> Item:
@@ -270,6 +273,16 @@ TAMPERED: dict[str, tuple[Callable[[Story], object], str]] = {
             {**story.record.events[2], "seq": len(story.record.events) + 1}
         ),
         r"The task s1-one has attempt 1, its events say \[1, 1\]",
+    ),
+    "a result of work on another task": (
+        lambda story: story.record.worked.pop(1),
+        "The task s1-two is completed, and no agent has worked on it",
+    ),
+    "an error of work on another task": (
+        lambda story: story.event(
+            "task.attempt_failed", "s1", "s1-two", data={"code": "agent_error"}
+        ),
+        "The task s1-two failed with an error that no agent had with it",
     ),
     "a message of no task": (
         lambda story: story.record.posts.append(Post("a1", "workflow_task", "s1", "t9", 1)),

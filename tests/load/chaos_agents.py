@@ -33,7 +33,7 @@ _FAIL_RATE = 0.1
 _HEARTBEAT_EVERY = 5.0
 _PATIENCE = 300.0
 # Below the grace in which a report without a task id is still taken for an attempt taken back.
-_PATIENCE_OF_NAMELESS = 10.0
+_PATIENCE_OF_NAMELESS = 5.0
 
 
 class Agents:

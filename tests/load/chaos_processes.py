@@ -102,6 +102,8 @@ def replica(
         "OPSCORE_STORAGE_URL": storage,
         "OPSCORE_DISPATCH_MODE": mode,
         "OPSCORE_PROBE_INTERVAL": "5",
+        # The agents of a run are quick: none works longer on an attempt that was taken back.
+        "OPSCORE_UNSETTLED_GRACE": "10",
         "OPSCORE_RETENTION_SESSIONS": "10000000",
         "OPSCORE_RETENTION_EVENTS": "1000000000",
         "OPSCORE_ACCESS_LOG": "false",

@@ -39,6 +39,20 @@ async def test_registering_is_201_and_again_200(service: Service) -> None:
     assert again.json()["metadata"] == {"k": 1}
 
 
+async def test_metadata_over_64_kib_is_refused_and_changes_nothing(service: Service) -> None:
+    largest = {"note": "x" * (64 * 1024 - len('{"note":""}'))}
+    larger = {"note": largest["note"] + "x"}
+    body = {"agentId": "a1", "agentName": "one"}
+    refused = await service.post("agents", {**body, "metadata": larger})
+    assert "at most 64 KiB" in check_problem(refused, 413, "payload_too_large")["detail"]
+    check_problem(await service.get("agent/a1"), 404)
+    assert (await service.post("agents", {**body, "metadata": largest})).status_code == 201
+    for method, path in (("POST", "agents"), ("PATCH", "agent/a1")):
+        change = {"metadata": larger, **(body if method == "POST" else {})}
+        check_problem(await service.call(method, path, json=change), 413, "payload_too_large")
+    assert (await service.json("agent/a1"))["metadata"] == largest
+
+
 async def test_an_agent_without_an_id_is_given_one(service: Service) -> None:
     agent = (await service.post("agents", {"agentName": "one"})).json()
     assert (await service.json(f"agent/{agent['agentId']}"))["agentName"] == "one"

@@ -21,6 +21,7 @@ from opscore.models import (
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.metadata import check_metadata
 from opscore.workflow.decisions.open_entries import still_open
 from opscore.workflow.decisions.states import take_early_report
 from opscore.workflow.decisions.succession import announcement, settle_name
@@ -59,6 +60,7 @@ def register_agent(
     receipt: WebhookReceipt | None = None,
 ) -> Registered:
     """A new agent, or news of a known one."""
+    check_metadata(registration.metadata, "an agent")
     draft = Draft(ctx)
     known = facts.agent
     if known is None:
@@ -179,6 +181,7 @@ def update_agent(
     """Change fields by hand. Draining: no new tasks, but the agent stays known."""
     if agent.standing is Standing.DEREGISTERED:
         raise ConflictError("The agent was deregistered; register it again with POST agents.")
+    check_metadata(changes.get("metadata"), "an agent")
     draft = Draft(ctx)
     changed = {key: value for key, value in changes.items() if getattr(agent, key) != value}
     if changed:

@@ -5,9 +5,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-import orjson
-
-from opscore.exceptions import PayloadTooLargeError
 from opscore.models import (
     Change,
     EventType,
@@ -20,9 +17,8 @@ from opscore.models import (
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.metadata import check_metadata
 from opscore.workflow.decisions.steps import cancel_tasks, start_step
-
-METADATA_LIMIT = 64 * 1024
 
 # Shared by all the sessions that wait without any.
 _NO_INPUT: Mapping[str, Any] = {}
@@ -83,8 +79,7 @@ def update_session(session: WorkflowSession, metadata: Mapping[str, Any], ctx: C
     draft = Draft(ctx)
     merged = {**session.metadata, **metadata}
     kept = {key: value for key, value in merged.items() if value is not None}
-    if len(orjson.dumps(kept)) > METADATA_LIMIT:
-        raise PayloadTooLargeError("A session's metadata may have at most 64 KiB in all.")
+    check_metadata(kept, "a session")
     session = draft.session(session, metadata=kept)
     draft.session_event(EventType.SESSION_UPDATED, session, keys=sorted(metadata))
     return draft.change()

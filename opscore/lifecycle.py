@@ -60,6 +60,7 @@ _CANDIDATES_SHOWN = 100
 @dataclass(frozen=True, slots=True)
 class Limits:
     queue: int = 1_000_000
+    queue_bytes: int = 1024**3
     endpoints: EndpointPolicy = ANY_ENDPOINT
 
 
@@ -244,9 +245,15 @@ class Lifecycle:
     async def _check_room(self) -> None:
         if self.draining:
             raise DrainingError("The service is shutting down; try again shortly.", retry_after=5)
-        if (await self._storage.counts()).waiting >= self._limits.queue:
+        counts = await self._storage.counts()
+        if counts.waiting >= self._limits.queue:
             raise QueueFullError(
                 "As many tasks wait as OPSCORE_QUEUE_LIMIT allows; try again later.", retry_after=5
+            )
+        if counts.waiting_bytes >= self._limits.queue_bytes:
+            raise QueueFullError(
+                "What waits takes as many bytes as OPSCORE_QUEUE_BYTES allows; try again later.",
+                retry_after=5,
             )
 
     async def _check_agent(self, agent_id: str) -> None:

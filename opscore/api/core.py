@@ -67,7 +67,7 @@ class Core:
         self.engine = Engine(self.storage, self.clock, settings.policy)
         self.engine.subscribe(log_events)
         self.catalog = Catalog(self.engine)
-        limits = Limits(settings.queue_limit, settings.endpoint_policy)
+        limits = Limits(settings.queue_limit, settings.queue_bytes, settings.endpoint_policy)
         self.lifecycle = Lifecycle(self.engine, self.catalog, limits)
         self.dispatcher = Dispatcher(
             self.engine,

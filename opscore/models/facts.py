@@ -109,6 +109,7 @@ class Counts:
     sessions: int = 0
     tasks: int = 0
     waiting: int = 0
+    waiting_bytes: int = 0
     in_flight: int = 0
     events: int = 0
     by_status: dict[str, int] = field(default_factory=dict)

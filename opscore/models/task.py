@@ -59,6 +59,7 @@ class Task:
 
     A task with `wanted_agent` goes to that agent alone, one with `wanted_capability` to any
     agent that has it, the `preferred_agent` first. `agent_id` is who has, or last had, it.
+    `queue_bytes` is what the task counts, while it waits, in the budget of what waits.
     `sent_directly`: an attempt went, or may have gone, straight to an agent. `silent_forward` is
     the agent to which AgentKit accepted to forward the attempt before, without a sign of life.
     """
@@ -76,6 +77,7 @@ class Task:
     message_type: MessageType = MessageType.WORKFLOW_TASK
     tool_name: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    queue_bytes: int = 0
     wanted_agent: str | None = None
     wanted_capability: str | None = None
     preferred_agent: str | None = None

@@ -83,6 +83,12 @@ class Settings(BaseSettings):
     queue_limit: int = Field(
         1_000_000, ge=1, description="How many tasks may wait before triggers are refused."
     )
+    queue_bytes: int = Field(
+        1024**3,
+        ge=1,
+        description="How many bytes the parameters and inputs of waiting tasks may have together "
+        "before triggers are refused.",
+    )
     allow_private_endpoints: bool = Field(
         True, description="Whether agents may live on private and loopback addresses."
     )

@@ -2,10 +2,15 @@
 
 from typing import Any
 
-from opscore.models import Candidate, Counts, LaneFacts, Standing, TaskStatus
+import pytest
+
+from opscore.models import Candidate, Counts, Event, LaneFacts, Retention, Standing, TaskStatus
 from opscore.storage import Storage
+from opscore.storage.sql import SqlStorage
+from opscore.storage.sql.program import Execute, Program
 from tests import builders
 from tests.builders import at
+from tests.contract.conftest import Opener
 from tests.contract.shelf import bump, claim, ended, one_run, put, queue
 
 
@@ -84,3 +89,51 @@ async def test_counts(storage: Storage) -> None:
         events=2,
         by_status={"queued": 2, "delayed": 1, "dispatched": 1, "running": 1, "completed": 1},
     )
+
+
+async def waiting_bytes(storage: Storage) -> int:
+    return (await storage.counts()).waiting_bytes
+
+
+async def test_waiting_bytes_are_those_of_queued_and_delayed_tasks(storage: Storage) -> None:
+    await put(storage, builders.agent(concurrency=9))
+    first, second, third = await queue(storage, [1, 2, 3], queue_bytes=100)
+    assert await waiting_bytes(storage) == 300
+    await put(storage, bump(second, status=TaskStatus.DELAYED, delayed_until=at(99)))
+    assert await waiting_bytes(storage) == 300
+    claimed = (await claim(storage, 1))[0].task
+    assert await waiting_bytes(storage) == 200
+    await put(storage, bump(claimed, status=TaskStatus.QUEUED, queue_bytes=250, agent_id=None))
+    assert await waiting_bytes(storage) == 450
+    await put(storage, bump(third, status=TaskStatus.CANCELLED, ended_at=at(1)))
+    assert await waiting_bytes(storage) == 350
+    assert claimed.id == first.id
+
+
+async def test_waiting_bytes_move_with_an_export(open_with: Opener) -> None:
+    source, target = await open_with(Retention()), await open_with(Retention())
+    tasks = await queue(source, [1, 2, 3], queue_bytes=100)
+    await put(source, bump(tasks[0], status=TaskStatus.CANCELLED, ended_at=at(1)))
+    await target.load(source.export())
+    assert await waiting_bytes(target) == 200
+
+
+@pytest.mark.storages("sqlite", "postgres")
+async def test_waiting_bytes_that_differ_are_repaired(storage: Storage) -> None:
+    await queue(storage, [1, 2], queue_bytes=100)
+    assert isinstance(storage, SqlStorage)
+    await storage._driver.write(_forge_waiting_bytes)
+    assert await waiting_bytes(storage) == 7
+    cursor: str | None = None
+    found: list[Event] = []
+    while True:
+        page = await storage.mend(cursor, 100, at(5))
+        found += page.items
+        if (cursor := page.next_cursor) is None:
+            break
+    assert [one.data["name"] for one in found] == ["bytes.waiting"]
+    assert await waiting_bytes(storage) == 200
+
+
+def _forge_waiting_bytes() -> Program[None]:
+    yield Execute("UPDATE tallies SET value = 7 WHERE name = 'bytes.waiting'")

@@ -379,5 +379,9 @@ async def test_a_conflict_is_decided_again_with_what_is_true_now(build: Builder)
 
 
 def test_limits_are_generous_unless_told() -> None:
-    values: dict[str, Any] = {"queue": 1_000_000, "endpoints": EndpointPolicy(allow_private=True)}
+    values: dict[str, Any] = {
+        "queue": 1_000_000,
+        "queue_bytes": 1024**3,
+        "endpoints": EndpointPolicy(allow_private=True),
+    }
     assert Limits() == Limits(**values)

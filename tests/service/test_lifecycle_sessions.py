@@ -227,6 +227,30 @@ async def test_F99_the_order_of_a_payloads_keys_makes_no_other_request(build: Bu
     assert again.id == first.id
 
 
+@pytest.mark.parametrize("inline", [True, False])
+async def test_what_waits_in_bytes_is_bounded_until_it_is_dispatched(
+    build: Builder, inline: bool
+) -> None:
+    house = await build(running=False, limits=Limits(queue_bytes=3000))
+    await house.register()
+    await house.catalog.create_workflow(FLOW)
+    large = definition(step("one"), step("two", parameters={"text": "x" * 2000}))
+    wanted = (
+        Trigger("a1", {}, definition=large) if inline else Trigger("a1", {"t": "x" * 1000}, "flow")
+    )
+    await house.lifecycle.start_session(wanted)
+    await house.lifecycle.start_session(wanted)
+    before = await counts(house)
+    assert before.waiting_bytes >= 4000
+    with pytest.raises(QueueFullError, match="OPSCORE_QUEUE_BYTES") as refused:
+        await house.lifecycle.start_session(wanted, "key")
+    assert (refused.value.status, refused.value.retry_after) == (503, 5)
+    assert await counts(house) == before
+    await house.dispatcher.process_next_task()
+    await house.lifecycle.start_session(wanted, "key")
+    assert (await counts(house)).sessions == 3
+
+
 async def test_F99_a_second_request_while_the_first_is_at_work_is_told_to_wait(
     build: Builder,
 ) -> None:

@@ -42,6 +42,7 @@ class Records:
         self.tasks_by_age = NewestFirst(self.tasks)
         self.session_tasks: dict[str, tuple[str, ...]] = {}
         self.statuses: Counter[TaskStatus] = Counter()
+        self.waiting_bytes = 0
         self.session_statuses: Counter[SessionStatus] = Counter()
         self.events = EventLog(retention)
         self.lanes = Lanes(self.tasks.get, self._free_agent)
@@ -190,8 +191,15 @@ class Records:
 
     def _count(self, before: Task | None, after: Task) -> None:
         if before is not None:
-            self.statuses[before.status] -= 1
+            self._uncount(before)
         self.statuses[after.status] += 1
+        if after.status.waiting:
+            self.waiting_bytes += after.queue_bytes
+
+    def _uncount(self, task: Task) -> None:
+        self.statuses[task.status] -= 1
+        if task.status.waiting:
+            self.waiting_bytes -= task.queue_bytes
 
     def _count_waiting(self, before: Task | None, after: Task) -> None:
         awaited_before, awaited = _waits_for(before) if before else None, _waits_for(after)
@@ -257,7 +265,7 @@ class Records:
         self._use_no_more(session.workflow_id, session.workflow_revision)
         task_ids = self.session_tasks.pop(session_id, ())
         for task_id in task_ids:
-            self.statuses[self.tasks.pop(task_id).status] -= 1
+            self._uncount(self.tasks.pop(task_id))
         self.events.forget_session(session_id)
         return len(task_ids)
 

@@ -329,6 +329,7 @@ class MemoryStorage(MemoryReplicas):
                 sessions=len(self._records.sessions),
                 tasks=len(self._records.tasks),
                 waiting=sum(count for status, count in statuses.items() if status.waiting),
+                waiting_bytes=self._records.waiting_bytes,
                 in_flight=sum(count for status, count in statuses.items() if status.in_flight),
                 events=len(self._records.events),
                 by_status={status.value: count for status, count in statuses.items() if count},

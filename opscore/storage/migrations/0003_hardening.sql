@@ -12,3 +12,7 @@ UPDATE tasks SET flow = level || '/' || workflow_id;
 ALTER TABLE agents ADD COLUMN has_endpoint BIGINT NOT NULL DEFAULT 1;
 UPDATE agents SET has_endpoint = 0 WHERE doc LIKE '%"contact_endpoint":null,"metadata":%';
 CREATE INDEX agents_reachable ON agents (last_used, id) WHERE in_flight < slots AND has_endpoint = 1;
+
+-- What a task counts, while it waits, in the budget of what waits. Tasks of earlier versions count
+-- nothing.
+ALTER TABLE tasks ADD COLUMN queue_bytes BIGINT NOT NULL DEFAULT 0;

@@ -14,43 +14,43 @@ from opscore.storage.fitting import has_heard, only_told_of
 from opscore.storage.sql.codec import DefinitionTexts, dump, load_report, moment
 from opscore.storage.sql.program import Dialect, Fetch, Program, Row
 from opscore.storage.sql.rows import flow_of, level_of
-from opscore.storage.sql.tallies import Tally, tasks_tally
+from opscore.storage.sql.tallies import Tally, tasks_tally, weight
 
 Verdicts = list[OpsCoreError | None]
 
 REGISTERING = 7265672
 """Passed by whoever stores a new agent or a report of an unknown one: neither has a row yet."""
 
-# Each gives rows of one form: kind, id, number, three texts, two numbers.
+# Each gives rows of one form: kind, id, number, three texts, three numbers.
 _ARMS = {
     "task": "SELECT 'task' AS kind, id, rev AS number, status AS a, agent_id AS b, level AS c, "
-    "turn AS m, arrival AS n FROM tasks WHERE id {among} ORDER BY id {lock}",
+    "turn AS m, arrival AS n, queue_bytes AS k FROM tasks WHERE id {among} ORDER BY id {lock}",
     "session": "SELECT 'session' AS kind, id, rev AS number, '' AS a, '' AS b, '' AS c, "
-    "0 AS m, 0 AS n FROM sessions WHERE id {among} ORDER BY id {lock}",
+    "0 AS m, 0 AS n, 0 AS k FROM sessions WHERE id {among} ORDER BY id {lock}",
     "agent": "SELECT 'agent' AS kind, id, rev AS number, doc AS a, '' AS b, '' AS c, "
-    "0 AS m, 0 AS n FROM agents WHERE id {among} ORDER BY id {lock}",
+    "0 AS m, 0 AS n, 0 AS k FROM agents WHERE id {among} ORDER BY id {lock}",
     "early": "SELECT 'early' AS kind, agent_id AS id, received_at AS number, doc AS a, '' AS b, "
-    "'' AS c, 0 AS m, 0 AS n FROM early_reports WHERE agent_id {among}",
+    "'' AS c, 0 AS m, 0 AS n, 0 AS k FROM early_reports WHERE agent_id {among}",
     "definition": "SELECT 'definition' AS kind, hash AS id, 0 AS number, '' AS a, '' AS b, "
-    "'' AS c, 0 AS m, 0 AS n FROM definitions WHERE hash {among} ORDER BY hash {share}",
+    "'' AS c, 0 AS m, 0 AS n, 0 AS k FROM definitions WHERE hash {among} ORDER BY hash {share}",
     "workflow": "SELECT 'workflow' AS kind, id, max(revision) AS number, '' AS a, '' AS b, "
-    "'' AS c, 0 AS m, 0 AS n FROM workflows WHERE id {among} GROUP BY id",
+    "'' AS c, 0 AS m, 0 AS n, 0 AS k FROM workflows WHERE id {among} GROUP BY id",
     "receipt": "SELECT 'receipt' AS kind, signature AS id, 0 AS number, '' AS a, '' AS b, "
-    "'' AS c, 0 AS m, 0 AS n FROM webhook_receipts WHERE signature {among}",
+    "'' AS c, 0 AS m, 0 AS n, 0 AS k FROM webhook_receipts WHERE signature {among}",
     "key": "SELECT 'key' AS kind, key AS id, 0 AS number, '' AS a, '' AS b, '' AS c, "
-    "0 AS m, 0 AS n FROM idempotency_keys WHERE key {among}",
+    "0 AS m, 0 AS n, 0 AS k FROM idempotency_keys WHERE key {among}",
     "flow": "SELECT 'flow' AS kind, one.value AS id, (SELECT max(turn) FROM tasks {by_flow} "
     "WHERE status = 'queued' AND flow = one.value) AS number, '' AS a, '' AS b, '' AS c, "
-    "0 AS m, 0 AS n FROM {each}(?) AS one",
+    "0 AS m, 0 AS n, 0 AS k FROM {each}(?) AS one",
     "level": "SELECT 'level' AS kind, level AS id, turn AS number, '' AS a, '' AS b, '' AS c, "
-    "0 AS m, 0 AS n FROM turns WHERE level {among}",
+    "0 AS m, 0 AS n, 0 AS k FROM turns WHERE level {among}",
 }
 
 
 @dataclass
 class Batch:
     stored_tasks: dict[str, Row] = field(default_factory=dict)
-    """Id, rev, status, agent, level, turn and arrival."""
+    """Id, rev, status, agent, level, turn, arrival and queue bytes."""
     stored_agents: dict[str, Row] = field(default_factory=dict)
     """Id, rev and doc."""
     early: dict[str, Row] = field(default_factory=dict)
@@ -95,8 +95,9 @@ class Batch:
 
     def tally(self) -> Tally:
         """How many records more there are of each kind."""
-        before = [self.stored_tasks[one][2] for one in self.tasks if one in self.stored_tasks]
-        tally = tasks_tally(before, (task.status.value for task in self.tasks.values()))
+        stored = (self.stored_tasks[one] for one in self.tasks if one in self.stored_tasks)
+        before = ((row[2], row[7]) for row in stored)
+        tally = tasks_tally(before, map(weight, self.tasks.values()))
         tally["sessions"] = sum(one not in self.stored_sessions for one in self.sessions)
         tally["agents"] = sum(one not in self.stored_agents for one in self.agents)
         return tally

@@ -16,7 +16,7 @@ from opscore.storage.sql.arrivals import Arrivals
 from opscore.storage.sql.codec import MICROSECOND, dump, load_agent, load_session, load_task, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import TASK_COLUMNS, level_of, priority_of, queue_of, task_row, upsert
-from opscore.storage.sql.tallies import tasks_tally
+from opscore.storage.sql.tallies import tasks_tally, weight
 from opscore.storage.sql.writing import write_events
 
 _LEVELS_AT_ONCE = 200
@@ -354,8 +354,8 @@ def _mark(
     crash_point("claim.slots-taken")
     yield from _note_turns(found.values())
     tally = tasks_tally(
-        (waited.task.status.value for waited in found.values()),
-        (one.task.status.value for one in claims),
+        (weight(waited.task) for waited in found.values()),
+        (weight(one.task) for one in claims),
     )
     yield from write_events([dispatched_event(one.task) for one in claims], tally)
     return claims

@@ -10,8 +10,9 @@ from opscore.storage.damage import readable
 from opscore.storage.ordering import lanes_of
 from opscore.storage.sql.codec import dump, load_agent
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
-from opscore.storage.sql.reading import IN_FLIGHT
+from opscore.storage.sql.reading import IN_FLIGHT, WAITING
 from opscore.storage.sql.rows import AGENT_COLUMNS, agent_row, upsert
+from opscore.storage.sql.tallies import WAITING_BYTES
 
 # Counting takes time; where there is more, the tally is believed.
 _COUNTED_AT_MOST = 50_000
@@ -129,8 +130,9 @@ def _difference(stored: int, counted: int) -> Mapping[str, int]:
 
 # --- tallies ------------------------------------------------------------------------------------
 
+# Each gives a name, its value, and how many rows were counted for it.
 _COUNTS = "\nUNION ALL\n".join(
-    f"SELECT '{name}' AS name, count(*) AS counted FROM "
+    f"SELECT '{name}' AS name, count(*) AS counted, count(*) AS seen FROM "
     f"(SELECT 1 FROM {source} LIMIT {_COUNTED_AT_MOST}) AS some_{number}"
     for number, (name, source) in enumerate(
         [
@@ -141,6 +143,10 @@ _COUNTS = "\nUNION ALL\n".join(
         ]
     )
 )
+_WAITING_BYTES = f"""
+SELECT '{WAITING_BYTES}', coalesce(sum(queue_bytes), 0), count(*)
+FROM (SELECT queue_bytes FROM tasks WHERE {WAITING} LIMIT {_COUNTED_AT_MOST}) AS waiting
+"""
 
 
 class Tallies:
@@ -163,14 +169,13 @@ class Tallies:
 
 def _differing() -> Program[dict[str, tuple[int, int]]]:
     """What is stored and what was counted, where they differ."""
-    counted = yield Fetch(_COUNTS)
+    counted = yield Fetch(f"{_COUNTS} UNION ALL {_WAITING_BYTES}")
     rows = yield Fetch("SELECT name, value FROM tallies")
     stored = {row[0]: row[1] for row in rows}
-    pairs = {name: (stored.get(name, 0), count) for name, count in counted}
     return {
-        name: (kept, count)
-        for name, (kept, count) in pairs.items()
-        if kept != count and count < _COUNTED_AT_MOST
+        name: (stored.get(name, 0), int(count))
+        for name, count, seen in counted
+        if stored.get(name, 0) != count and seen < _COUNTED_AT_MOST
     }
 
 

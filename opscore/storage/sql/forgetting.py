@@ -195,7 +195,8 @@ def _forget_sessions(dialect: Dialect, sessions: Sequence[Row], tally: Tally) ->
     """The sessions with their tasks and events; how many tasks these were."""
     among = dump([row[0] for row in sessions])
     tasks = yield Fetch(
-        dialect.sql("DELETE FROM tasks WHERE session_id {among} RETURNING status"), (among,)
+        dialect.sql("DELETE FROM tasks WHERE session_id {among} RETURNING status, queue_bytes"),
+        (among,),
     )
     crash_point("prune.tasks-gone")
     events = yield Fetch(
@@ -204,7 +205,7 @@ def _forget_sessions(dialect: Dialect, sessions: Sequence[Row], tally: Tally) ->
     yield Execute(dialect.sql("DELETE FROM sessions WHERE id {among}"), [(among,)])
     crash_point("prune.sessions-gone")
     yield from forget_definitions(dialect, {row[1] for row in sessions})
-    tally.update(tasks_tally((row[0] for row in tasks), ()))
+    tally.update(tasks_tally(((row[0], row[1]) for row in tasks), ()))
     tally["sessions"] -= len(sessions)
     tally["events"] -= len(events)
     return len(tasks)

@@ -61,6 +61,7 @@ TASK_COLUMNS = (
     "owner",
     "due_at",
     "created_at",
+    "queue_bytes",
     "doc",
 )
 EVENT_COLUMNS = ("seq", "at", "type", "agent_id", "session_id", "task_id", "data")
@@ -179,6 +180,7 @@ def task_row(task: Task, turn: int, arrival: int) -> tuple[Any, ...]:
         task.owner,
         micros_or_none(task.due_at),
         micros(task.created_at),
+        task.queue_bytes,
         dump_task(task),
     )
 

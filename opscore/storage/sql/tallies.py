@@ -3,18 +3,31 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from opscore.models import Counts, TaskStatus
+from opscore.models import Counts, Task, TaskStatus
 from opscore.storage.sql.program import Execute, Fetch, Program
 
 Tally = Counter[str]
 
+Weight = tuple[str, int]
+"""The status of a task, and its queue bytes."""
+
+WAITING_BYTES = "bytes.waiting"
 _TASKS = "tasks."
+_WAITING = frozenset(status.value for status in TaskStatus if status.waiting)
 
 
-def tasks_tally(before: Iterable[str], after: Iterable[str]) -> Tally:
-    """The difference that tasks make which had those statuses and have these now."""
-    tally: Tally = Counter(f"{_TASKS}{status}" for status in after)
-    tally.subtract(f"{_TASKS}{status}" for status in before)
+def weight(task: Task) -> Weight:
+    return task.status.value, task.queue_bytes
+
+
+def tasks_tally(before: Iterable[Weight], after: Iterable[Weight]) -> Tally:
+    """Return the difference that tasks make which had those weights and have these now."""
+    tally: Tally = Counter()
+    for sign, weights in ((1, after), (-1, before)):
+        for status, queue_bytes in weights:
+            tally[f"{_TASKS}{status}"] += sign
+            if status in _WAITING:
+                tally[WAITING_BYTES] += sign * queue_bytes
     return tally
 
 
@@ -40,6 +53,7 @@ def counts() -> Program[Counts]:
         sessions=known.get("sessions", 0),
         tasks=sum(by_status.values()),
         waiting=sum(n for status, n in by_status.items() if TaskStatus(status).waiting),
+        waiting_bytes=known.get(WAITING_BYTES, 0),
         in_flight=sum(n for status, n in by_status.items() if TaskStatus(status).in_flight),
         events=known.get("events", 0),
         by_status=by_status,

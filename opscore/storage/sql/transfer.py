@@ -46,6 +46,7 @@ from opscore.storage.sql.rows import (
     session_row,
     task_row,
 )
+from opscore.storage.sql.tallies import WAITING_BYTES
 
 _LEAST = -(1 << 62)
 _PORTION_SIZE = 8 * 1024 * 1024
@@ -205,6 +206,8 @@ _DERIVED = (
     "INSERT INTO tallies (name, value) SELECT 'events', count(*) FROM events",
     "INSERT INTO tallies (name, value) SELECT 'tasks.' || status, count(*) FROM tasks "
     "GROUP BY status",
+    f"INSERT INTO tallies (name, value) SELECT '{WAITING_BYTES}', "
+    "coalesce(sum(queue_bytes), 0) FROM tasks WHERE status = 'queued' OR status = 'delayed'",
 )
 
 

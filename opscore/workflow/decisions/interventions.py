@@ -24,6 +24,7 @@ from opscore.workflow.decisions.sessions import session_deadline
 from opscore.workflow.decisions.steps import (
     enqueue_task,
     handle_task_failure,
+    queue_bytes,
     resolved_parameters,
     set_session_waiting,
     wanted_by,
@@ -116,7 +117,8 @@ def _reopen(draft: Draft, session: WorkflowSession, task: Task) -> None:
         deadline_at=session_deadline(session.definition, draft.ctx.now),
     )
     draft.session_event(EventType.SESSION_RESUMED, session, by=_OPERATOR, stepId=task.step_id)
-    _begin_again(draft, task, session, parameters=parameters, ended_at=None)
+    size = queue_bytes(session, parameters)
+    _begin_again(draft, task, session, parameters=parameters, queue_bytes=size, ended_at=None)
 
 
 def _check_can_reopen(session: WorkflowSession, task: Task) -> None:

@@ -1,10 +1,11 @@
 """Steps: how a task comes into being, and what its end leads to."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+
+import orjson
 
 from opscore.ids import task_id
 from opscore.models import (
@@ -78,11 +79,22 @@ def start_step(
         draft.task_event(EventType.TASK_QUEUED, task)
         handle_task_failure(draft, task, session, failure)
         return
-    task = replace(task, parameters=parameters)
+    task = replace(task, parameters=parameters, queue_bytes=queue_bytes(session, parameters))
     if step.delay:
         schedule_task(draft, task, draft.ctx.now + step.delay)
     else:
         enqueue_task(draft, task, session)
+
+
+def queue_bytes(session: WorkflowSession, parameters: Mapping[str, Any]) -> int:
+    """Return how many bytes of JSON a waiting task keeps: parameters, input, own definition.
+
+    A saved definition is shared by all its sessions and counts nothing.
+    """
+    kept: list[Any] = [parameters, session.input]
+    if not session.workflow_revision:
+        kept.append([step.parameters for step in session.definition.tasks])
+    return len(orjson.dumps(kept))
 
 
 def enqueue_task(draft: Draft, task: Task, session: WorkflowSession, **changes: Any) -> Task:
@@ -197,7 +209,7 @@ def with_result(session: WorkflowSession, task: Task, result: Any) -> dict[str, 
     """The session's results with that of the task, which may have stood in for another one."""
     steps = [step for step in (task.step_id, task.stands_for) if step is not None]
     added = sum(step not in session.results for step in steps)
-    size = added * len(json.dumps(result, ensure_ascii=False))
+    size = added * len(orjson.dumps(result))
     return {
         "results": {**session.results, **dict.fromkeys(steps, result)},
         "results_size": session.results_size + size,

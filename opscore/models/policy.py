@@ -44,4 +44,5 @@ class Retention:
     agent_history: int = 200
     event_age: timedelta = timedelta(days=7)
     gone_agents: int = 10_000
+    idempotency_keys: int = 100_000
     batch: int = 1000

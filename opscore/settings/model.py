@@ -116,6 +116,9 @@ class Settings(BaseSettings):
         7, gt=0, le=36_500, description="How long what has ended is kept."
     )
     retention_events: int = Field(100_000, ge=1000, description="How many events are kept.")
+    idempotency_keys: int = Field(
+        100_000, ge=1, description="How many idempotency keys are kept, for 24 hours at most."
+    )
     history_limit: int = Field(200, ge=1, le=10_000, description="State reports kept an agent.")
 
     agentkit_api_url: str = Field(
@@ -186,6 +189,7 @@ class Settings(BaseSettings):
             events=self.retention_events,
             event_age=timedelta(days=self.retention_days),
             agent_history=self.history_limit,
+            idempotency_keys=self.idempotency_keys,
         )
 
     def _start_timeout(self) -> timedelta | None:

@@ -280,8 +280,9 @@ class Storage(ABC):
 
         `took` is told how long the batch was at work, without its wait for other writers.
 
-        Nothing that is unfinished is ever forgotten, and of an unfinished session the newest
-        1,000 events never are. Older ones of it may be, and are once there are more events
+        Of idempotency keys the oldest beyond the bound are forgotten, except those of unfinished
+        sessions. Nothing that is unfinished is ever forgotten, and of an unfinished session the
+        newest 1,000 events never are. Older ones of it may be, and are once there are more events
         than the bound of all allows; some sessions are looked at for this, others the next time.
         """
 

@@ -352,6 +352,27 @@ async def test_what_has_expired_is_forgotten_and_counted(storage: Storage) -> No
 # --- several at once --------------------------------------------------------------------------
 
 
+async def test_idempotency_keys_are_bounded_in_number_but_stay_while_their_session_runs(
+    open_with: Opener,
+) -> None:
+    retention = Retention(idempotency_keys=2)
+    storage = await open_with(retention)
+    running, task = one_run(1)
+    await put(storage, running, task)
+    over, last = one_run(2)
+    await put(storage, over, last)
+    await put(storage, bump(over, status=SessionStatus.COMPLETED, ended_at=at(1)), ended(last))
+    owners = {"k0": running.id, "k1": over.id, "k2": "pruned", "k3": over.id, "k4": over.id}
+    for number, (key, session) in enumerate(owners.items()):
+        record = IdempotencyRecord(key, "f", session, at(100 + number), "flow")
+        await storage.apply(Change(idempotency=record))
+    assert await storage.prunable(retention, at(2)) == {"idempotencyKeys": 2}
+    assert await storage.prune(retention, at(2)) == {"idempotencyKeys": 2}
+    kept = [key for key in owners if await storage.idempotency(key, at(2))]
+    assert kept == ["k0", "k3", "k4"]
+    assert await storage.prune(retention, at(2)) == {}
+
+
 async def test_two_who_forget_at_once_count_everything_once(replicas: Replicas) -> None:
     stores = await replicas(2)
     first, retention = stores[0], Retention(batch=7)

@@ -3,8 +3,9 @@
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
-from opscore.models import IdempotencyRecord, StateReport, WebhookReceipt
+from opscore.models import IdempotencyRecord, Retention, StateReport, WebhookReceipt
 from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.storage.memory.records import Records
 
@@ -17,9 +18,11 @@ class Contents:
     keys: dict[str, IdempotencyRecord] = field(default_factory=dict)
 
 
-def forget_expired(contents: Contents, now: datetime, limit: int) -> dict[str, int]:
-    """Forget a batch of records that have expired, and count it by kind."""
-    keys = _expired(contents.keys, now, limit)
+def forget_expired(contents: Contents, retention: Retention, now: datetime) -> dict[str, int]:
+    """Forget a batch of records that have expired, and of keys that are too many, by kind."""
+    limit = retention.batch
+    surplus = _surplus_keys(contents, retention.idempotency_keys)[:limit]
+    keys = dict.fromkeys([*_expired(contents.keys, now, limit), *surplus])
     for key in keys:
         del contents.keys[key]
     signatures = _expired(contents.receipts, now, limit)
@@ -36,13 +39,28 @@ def forget_expired(contents: Contents, now: datetime, limit: int) -> dict[str, i
     return {kind: count for kind, count in counts.items() if count}
 
 
-def count_expired(contents: Contents, now: datetime) -> dict[str, int]:
+def count_expired(contents: Contents, retention: Retention, now: datetime) -> dict[str, int]:
     before = now - EARLY_REPORT_AGE
+    keys = {
+        *_expired(contents.keys, now, sys.maxsize),
+        *_surplus_keys(contents, retention.idempotency_keys),
+    }
     return {
-        "idempotencyKeys": len(_expired(contents.keys, now, sys.maxsize)),
+        "idempotencyKeys": len(keys),
         "receipts": len(_expired(contents.receipts, now, sys.maxsize)),
         "earlyReports": sum(at < before for at, _ in contents.early.values()),
     }
+
+
+def _surplus_keys(contents: Contents, bound: int) -> list[str]:
+    """The oldest keys beyond the bound, without those of unfinished sessions."""
+    oldest = islice(contents.keys.values(), max(0, len(contents.keys) - bound))
+    return [record.key for record in oldest if not _is_unfinished(contents, record.session_id)]
+
+
+def _is_unfinished(contents: Contents, session_id: str) -> bool:
+    session = contents.records.sessions.get(session_id)
+    return session is not None and session.ended_at is None
 
 
 def _expired(

@@ -343,13 +343,15 @@ class MemoryStorage(MemoryReplicas):
         began = time.perf_counter()
         with self._lock:
             counts = prune(self._records, retention, now)
-            counts |= forget_expired(self._contents, now, retention.batch)
+            counts |= forget_expired(self._contents, retention, now)
         took(timedelta(seconds=time.perf_counter() - began))
         return counts
 
     async def prunable(self, retention: Retention, now: datetime) -> dict[str, int]:
         with self._lock:
-            counts = prunable(self._records, retention, now) | count_expired(self._contents, now)
+            counts = prunable(self._records, retention, now) | count_expired(
+                self._contents, retention, now
+            )
         return {kind: count for kind, count in counts.items() if count}
 
     # --- auditing -------------------------------------------------------------------------

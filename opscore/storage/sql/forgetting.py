@@ -71,6 +71,26 @@ DELETE FROM events WHERE seq IN (
 """
 
 
+# Beyond the bound the oldest go, but none whose session is unfinished: it would run twice.
+_SURPLUS_KEYS = """
+SELECT key, expires_at FROM idempotency_keys AS old WHERE (expires_at, key) <= (
+    SELECT expires_at, key FROM idempotency_keys
+    ORDER BY expires_at DESC, key DESC LIMIT 1 OFFSET ?
+) AND NOT EXISTS (
+    SELECT 1 FROM sessions WHERE sessions.id = old.session_id AND sessions.ended_at IS NULL
+)
+"""
+_DELETE_SURPLUS_KEYS = f"""
+DELETE FROM idempotency_keys WHERE key IN (
+    SELECT key FROM ({_SURPLUS_KEYS}) AS surplus ORDER BY expires_at, key LIMIT ?
+) RETURNING 1
+"""
+_COUNT_KEYS = f"""
+SELECT count(*) FROM idempotency_keys
+WHERE expires_at <= ? OR key IN (SELECT key FROM ({_SURPLUS_KEYS}) AS surplus)
+"""
+
+
 def prune(
     dialect: Dialect, retention: Retention, now: datetime, surplus: Surplus
 ) -> Program[dict[str, int]]:
@@ -97,6 +117,8 @@ def prune(
         tally["events"] -= len(events)
     for kind, table, key, column, until in _expiring(now):
         counts[kind] = yield from _forget_expired(table, key, column, until, batch)
+    keys = yield Fetch(_DELETE_SURPLUS_KEYS, (retention.idempotency_keys, batch))
+    counts["idempotencyKeys"] += len(keys)
     if not any(counts.values()):
         counts["events"] = yield from surplus.forget(retention)
         tally["events"] -= counts["events"]
@@ -121,6 +143,8 @@ def prunable(retention: Retention, now: datetime) -> Program[dict[str, int]]:
     for kind, table, _, column, until in _expiring(now):
         found = yield Fetch(f"SELECT count(*) FROM {table} WHERE {column} < ?", (micros(until),))
         counts[kind] = found[0][0]
+    keys = yield Fetch(_COUNT_KEYS, (micros(now), retention.idempotency_keys))
+    counts["idempotencyKeys"] = keys[0][0]
     return {kind: count for kind, count in counts.items() if count}
 
 

@@ -109,12 +109,12 @@ def agent(
     *,
     name: Annotated[str, typer.Option(help="Its name; AgentKit takes each only once.")],
     capability: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="What it can do, several times if need be. research, analysis and writing "
-            "do a little work; any other gives its parameters back."
+            "do a little work; any other, or none, gives its parameters back."
         ),
-    ],
+    ] = None,
     api_key: Annotated[str, typer.Option(envvar="OPSCORE_API_KEY", help="The key of Ops-Core.")],
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
@@ -200,7 +200,7 @@ def agent(
         run_agent(
             lambda: SimulatedAgent(
                 name=name,
-                capabilities=capability,
+                capabilities=capability or (),
                 opscore_url=opscore_url,
                 api_key=api_key,
                 agentkit_url=None if direct_register else agentkit_url,

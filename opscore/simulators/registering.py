@@ -26,13 +26,14 @@ async def register_with_agentkit(
 ) -> str:
     """Register, and return the id that AgentKit made. The URL may end in /v1."""
     base = url.rstrip("/").removesuffix("/v1")
-    card = {
+    card: dict[str, Any] = {
         "agentName": name,
         "version": version,
-        "capabilities": list(capabilities),
         "contactEndpoint": endpoint,
         "metadata": None,
     }
+    if capabilities:
+        card["capabilities"] = list(capabilities)
     response = await client.post(f"{base}/v1/agents/register", json=card, timeout=REGISTER_TIMEOUT)
     if response.status_code == httpx.codes.CONFLICT:
         raise RegistrationRefusedError(

@@ -74,12 +74,16 @@ class World:
 
 @asynccontextmanager
 async def world(
-    *, crash: Callable[[], None] = lambda: None, direct: bool = False, **behaviour: Any
+    *,
+    crash: Callable[[], None] = lambda: None,
+    direct: bool = False,
+    capabilities: tuple[str, ...] = ("x",),
+    **behaviour: Any,
 ) -> AsyncIterator[World]:
     stub = Stub()
     agent = SimulatedAgent(
         name="a1",
-        capabilities=["x"],
+        capabilities=capabilities,
         opscore_url="http://stub",
         api_key="k1",
         agentkit_url=None if direct else "http://stub/v1/",
@@ -111,6 +115,14 @@ async def test_it_registers_with_agentkit_and_reports_idle_once() -> None:
         "metadata": None,
     }
     assert (report["agentId"], report["state"], report["details"]) == (AGENT_ID, "idle", {})
+
+
+async def test_it_needs_no_capabilities() -> None:
+    async with world(capabilities=()) as its:
+        [(_, _, card)] = its.stub.posts
+        assert "capabilities" not in card
+        assert (await its.do()).status_code == 202
+        assert its.stub.states[-1] == ("idle", {**NAMED, "result": WORK})
 
 
 async def test_it_registers_directly_with_its_own_id_and_concurrency() -> None:

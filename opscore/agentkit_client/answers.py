@@ -8,7 +8,12 @@ from typing import Any
 
 import orjson
 
-from opscore.agentkit_client.bodies import UnacceptableBodyError, read_json, read_text
+from opscore.agentkit_client.bodies import (
+    TooManyMembersError,
+    UnacceptableBodyError,
+    read_json,
+    read_text,
+)
 from opscore.agentkit_client.retry_after import DEFAULT_WAIT, read_retry_after
 from opscore.models import (
     RESULT_LIMIT,
@@ -54,6 +59,9 @@ def agentkit_outcome(answer: HttpAnswer, task: Task, now: datetime) -> Outcome:
     try:
         document = _document(answer)
     except UnacceptableBodyError as error:
+        is_tool = task.message_type is MessageType.TOOL_INVOCATION
+        if is_tool and isinstance(error, TooManyMembersError):
+            return _too_large("The tool")
         return _unclear("AgentKit", answer, str(error))
     status = _status(document)
     if status in _ERROR_WORDS:
@@ -73,6 +81,8 @@ def direct_outcome(answer: HttpAnswer, endpoint: str, now: datetime) -> Outcome:
         return Accepted()
     try:
         document = _value(answer)
+    except TooManyMembersError:
+        return _too_large("The agent")
     except UnacceptableBodyError as error:
         return _unclear("The agent", answer, str(error))
     if not isinstance(document, dict):
@@ -214,14 +224,16 @@ def _agent_error(document: Mapping[str, Any]) -> Failure:
 
 
 def _answered(result: Any, who: str) -> Outcome:
-    if len(orjson.dumps(result)) > RESULT_LIMIT:
-        return Failure(
-            FailureCode.REJECTED,
-            f"{who}'s result is too large: it is over {RESULT_LIMIT // 1024} KiB; "
-            "store it elsewhere and return where it is.",
-            terminal=True,
-        )
-    return Answered(result)
+    return _too_large(who) if len(orjson.dumps(result)) > RESULT_LIMIT else Answered(result)
+
+
+def _too_large(who: str) -> Failure:
+    return Failure(
+        FailureCode.REJECTED,
+        f"{who}'s result is too large: it is over {RESULT_LIMIT // 1024} KiB; "
+        "store it elsewhere and return where it is.",
+        terminal=True,
+    )
 
 
 def _unclear(who: str, answer: HttpAnswer, reason: str) -> Failure:

@@ -6,8 +6,13 @@ from typing import Any
 
 import orjson
 
+from opscore.json_bounds import has_too_many_members
+from opscore.models import RESULT_LIMIT
+
 MAX_DEPTH = 64
 MAX_INTEGER = 2**53
+# Each value takes two bytes at least: what holds more is larger than any result may be.
+MAX_MEMBERS = RESULT_LIMIT // 2
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -16,8 +21,14 @@ class UnacceptableBodyError(ValueError):
     """The body is no JSON, or JSON that could not be stored and shown everywhere alike."""
 
 
+class TooManyMembersError(UnacceptableBodyError):
+    """The body holds so many values that checking them would keep everything else waiting."""
+
+
 def read_json(body: bytes) -> Any:
     """The value of a JSON body. Raise UnacceptableBodyError with the reason as a clause."""
+    if has_too_many_members(body, MAX_MEMBERS):
+        raise TooManyMembersError(f"it holds more than {MAX_MEMBERS} values")
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -1,5 +1,6 @@
 """What each answer means, as one table for AgentKit and one for agents."""
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -408,3 +409,17 @@ def test_F32_every_answer_has_a_meaning(status: int, body: bytes, wait: str) -> 
             assert len((outcome.body or "").encode()) <= MAX_KEPT_BODY
         else:
             assert 200 <= status < 300
+
+
+@pytest.mark.fault("F108")
+@pytest.mark.parametrize("result", [[[]] * 340_000, [1] * 500_000, {"x": [[1]] * 200_000}])
+def test_answer_of_very_many_values_is_refused_before_it_is_read(result: Any) -> None:
+    direct = answer(200, {"status": "completed", "result": result})
+    tool = answer(202, TOOL_DONE | {"data": {"result": result}})
+    began = time.thread_time()
+    outcomes = [direct_outcome(direct, ENDPOINT, NOW), agentkit_outcome(tool, TOOL, NOW)]
+    # Two answers, each of which may hold the loop for 250 ms on an idle core.
+    assert time.thread_time() - began < 1
+    for outcome in outcomes:
+        assert (failure(outcome).code, failure(outcome).terminal) == (FailureCode.REJECTED, True)
+        assert "too large" in failure(outcome).message

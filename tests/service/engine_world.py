@@ -116,6 +116,8 @@ class Seen:
             self.started[session] += 1
         elif event.type in SESSION_ENDS:
             self.ends[session] += 1
+        elif event.type is EventType.SESSION_RESUMED:
+            self.ends[session] -= 1
         elif event.type is EventType.TASK_COMPLETED:
             self.completed[task] += 1
         elif event.type is EventType.TASK_FALLBACK and event.data["kind"] == "task":

@@ -34,6 +34,7 @@ from opscore.models import (
     StateReport,
     Task,
     TaskResult,
+    TaskStatus,
 )
 from opscore.workflow.invariants import Checker
 from opscore.workflow.queue import Reason
@@ -194,6 +195,47 @@ class EngineMachine(RuleBasedStateMachine):
         else:
             assert after.status is SessionStatus.CANCELLED
             assert before is SessionStatus.CANCELLED or not before.ended
+
+    @precondition(lambda self: self.world.acked)
+    @rule(pick=picks, shift=attempts)
+    def retry_task(self, pick: int, shift: int | None) -> None:
+        task, lifecycle = self._a_task(pick), self.world.lifecycle
+        attempt = None if shift is None else task.attempt + shift
+        try:
+            after = self.world.do(lifecycle.retry_task(task.id, attempt))
+        except ConflictError:
+            assert self._task(task.id) == task, "a refused retry changes nothing"
+            assert shift or task.status.ended or task.status is TaskStatus.QUEUED
+        else:
+            assert after.status is TaskStatus.QUEUED
+            assert (after.attempt, after.retries) == (task.attempt, 0)
+            assert attempt in (None, task.attempt)
+
+    @precondition(lambda self: self.world.acked)
+    @rule(pick=picks)
+    def cancel_task(self, pick: int) -> None:
+        task = self._a_task(pick)
+        try:
+            after = self.world.do(self.world.lifecycle.cancel_task(task.id, "enough"))
+        except ConflictError:
+            assert task.status.ended
+        else:
+            assert not after.status.in_flight
+
+    @precondition(lambda self: self.world.acked)
+    @rule(pick=picks)
+    def retry_session(self, pick: int) -> None:
+        ids = sorted(self.world.acked)
+        session_id = ids[-1 - pick % len(ids)]
+        before = self.world.sessions()[session_id]
+        try:
+            after = self.world.do(self.world.lifecycle.retry_session(session_id))
+        except ConflictError:
+            assert self.world.sessions()[session_id] == before
+        else:
+            assert before.status in (SessionStatus.FAILED, SessionStatus.TIMED_OUT)
+            assert (after.status, after.ended_at) == (SessionStatus.WAITING, None)
+            assert after.results == before.results
 
     # --- dispatch -------------------------------------------------------------------------
 

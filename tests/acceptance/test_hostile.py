@@ -230,7 +230,7 @@ async def test_malformed_request_is_refused_at_once(
 async def flood(opscore: Service, count: int) -> None:
     """So many requests without a key, written at once; each is one line in the log."""
     async with connected(opscore) as (reader, writer):
-        one = b"GET / HTTP/1.1\r\nHost: opscore\r\n"
+        one = b"GET /v1/opscore/agents HTTP/1.1\r\nHost: opscore\r\n"
         writer.write((one + b"\r\n") * (count - 1) + one + b"Connection: close\r\n\r\n")
         async with asyncio.timeout(30):
             answers = await reader.read()

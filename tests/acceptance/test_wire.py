@@ -287,9 +287,14 @@ async def test_the_timestamp_of_a_state_is_the_agents_own(http: httpx.AsyncClien
     assert datetime.fromisoformat(given) == said
 
 
-async def test_a_state_that_nobody_reported_is_not_found(http: httpx.AsyncClient) -> None:
+async def test_an_agent_that_has_not_reported_is_unknown_and_a_strange_one_not_found(
+    http: httpx.AsyncClient,
+) -> None:
     assert_is_problem(await http.get(f"{API}/agent/{uuid4()}/state"), 404)
-    assert_is_problem(await http.get(f"{API}/agent/{await registered(http)}/state"), 404)
+    answer = await http.get(f"{API}/agent/{await registered(http)}/state")
+    assert answer.status_code == 200
+    assert answer.json()["state"] == "UNKNOWN"
+    assert answer.json()["details"] == {"reason": "Initial registration"}
 
 
 async def test_F46_F47_whose_state_it_is_must_be_clear(http: httpx.AsyncClient) -> None:

@@ -69,7 +69,16 @@ def test_what_was_written_is_read_without_being_decoded() -> None:
     assert codec.load_agent(codec.dump_agent(replace(AGENT, rev=AGENT.rev + 1))) != AGENT
 
 
-def test_only_the_latest_small_texts_are_kept() -> None:
+@pytest.mark.fault("F117")
+def test_a_large_session_that_was_just_written_is_not_decoded_again() -> None:
+    session = replace(SESSION, results={"one": {"rows": ["x" * 1000] * 250}})
+    doc, definition = codec.dump_session(session), codec.dump(session.definition)
+    codec.note_session(doc, definition, session)
+    fresh = doc.encode().decode(), definition.encode().decode()
+    assert codec.load_session(*fresh) is session
+
+
+def test_only_the_latest_texts_are_kept_and_large_ones_take_no_place_of_small_ones() -> None:
     made: list[str] = []
 
     def load(text: str) -> str:
@@ -78,9 +87,10 @@ def test_only_the_latest_small_texts_are_kept() -> None:
 
     recent = Recent(load, len, most=2)
     large = "x" * 10_000
-    for text in ("a", "a", large, large, "b", "c", "a", "c"):
+    larger, largest = large + "x", large + "xx"
+    for text in ("a", "a", large, large, "b", larger, "a", "c", largest, "a", large, "c"):
         assert recent.get(text) == text
-    assert made == ["a", large, large, "b", "c", "a"]
+    assert made == ["a", large, "b", larger, "c", largest, "a", large]
 
 
 def test_the_latest_are_kept_as_far_as_there_is_room() -> None:

@@ -9,8 +9,11 @@ K = TypeVar("K", bound=Hashable)
 
 _MOST = 4096
 _ROOM = 8 * 1024 * 1024
-# Larger ones are rare, and each would take the place of many others.
+# Larger ones are rare, and each would take the place of many others, so they have a room of their
+# own: reading a session with megabytes of results anew at each of its steps holds up the loop.
 _LARGE = 8 * 1024
+_MOST_LARGE = 64
+_ROOM_FOR_LARGE = 32 * 1024 * 1024
 
 
 class Latest(Generic[K, T]):
@@ -64,10 +67,11 @@ class Recent(Generic[K, T]):
         self._load = load
         self._size = size
         self._latest: Latest[K, T] = Latest(most)
+        self._large: Latest[K, T] = Latest(min(most, _MOST_LARGE), _ROOM_FOR_LARGE)
         self._largest = largest
 
     def get(self, text: K) -> T:
-        value = self._latest.get(text)
+        value = self._latest_of(self._size(text)).get(text)
         if value is None:
             value = self._load(text)
             self.note(text, value)
@@ -76,8 +80,11 @@ class Recent(Generic[K, T]):
     def note(self, text: K, value: T) -> None:
         """This is what `load` would give."""
         size = self._size(text)
-        if size <= self._largest:
-            self._latest.put(text, value, size)
+        self._latest_of(size).put(text, value, size)
 
     def forget(self) -> None:
         self._latest.clear()
+        self._large.clear()
+
+    def _latest_of(self, size: int) -> Latest[K, T]:
+        return self._latest if size <= self._largest else self._large

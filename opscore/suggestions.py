@@ -1,4 +1,4 @@
-"""What somebody probably meant by a word that is not known."""
+"""Suggestions for a word that is not known."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""What each field of the API means, with an example: the glossary of the OpenAPI document.
+"""The glossary of the OpenAPI document: the meaning of each field, with an example.
 
 One name means the same wherever it stands. Where a model gives it a meaning of its own, the entry
 is called `Model.field`.
@@ -224,4 +224,4 @@ BODIES: dict[str, Any] = {
     "ResultIn": {"status": "completed", "result": {"notes": "high tide at noon"}, "attempt": 1},
     "HeartbeatIn": {"progress": {"percent": 40}, "attempt": 1},
 }
-"""Whole bodies of requests: not all that may be sent belongs together."""
+"""Examples of whole request bodies, where fields of one model exclude each other."""

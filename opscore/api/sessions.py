@@ -134,7 +134,7 @@ async def list_session_events(
     cursor: EventCursor = 0,
     limit: Limit = 200,
 ) -> ListView[EventView]:
-    """What happened in the session, oldest first.
+    """List the session's events, oldest first.
 
     `nextCursor` goes on where this page ends. It is null once the session has ended and all its
     events were given.

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a request, in sentences of ours that say what to send instead."""
+"""Translates pydantic's errors into sentences that say what to send instead."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What happens to a task that does not wait, and what an operator can do about any task. Pure."""
+"""Explains tasks that do not wait, and lists the actions of an operator on any task. Pure."""
 
 from opscore.models import Delivery, SessionStatus, Task, TaskFacts, TaskStatus
 from opscore.workflow.queue import (

@@ -1,4 +1,4 @@
-"""What an operator decides of a task or a session: retry and cancel."""
+"""Decisions of an operator about tasks and sessions: retry and cancel."""
 
 from typing import Any
 

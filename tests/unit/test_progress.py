@@ -1,4 +1,4 @@
-"""What is said of a task that an agent has or that has ended, and what can be done about it."""
+"""Explanations of tasks at work and ended ones, and the actions of an operator on them."""
 
 from typing import Any
 

@@ -97,7 +97,7 @@ def _check_has_failed(session: WorkflowSession) -> None:
 
 
 def _stopped_at(session: WorkflowSession, task: Task) -> bool:
-    """Whether the session ended because this task did not complete."""
+    """Return whether the session ended because this task did not complete."""
     if session.status is SessionStatus.TIMED_OUT:
         return task.status is TaskStatus.CANCELLED
     is_named = (session.error or {}).get("taskId") == task.id

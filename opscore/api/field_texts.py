@@ -42,6 +42,17 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "taskIds": ("The tasks that the agent has now.", [TASK]),
     "replacedBy": ("The id under which AgentKit announced the agent again.", None),
     "predecessors": ("Ids that this agent had before.", []),
+    "RefusedAgentView.kind": ("Whether a webhook or a report was refused.", "webhook"),
+    "verified": ("Whether the webhook's signature was genuine.", True),
+    "remoteAddress": ("Where it came from.", "192.0.2.7"),
+    "RefusedAgentView.code": ("The stable word for the refusal.", "forbidden_endpoint"),
+    "RefusedAgentView.reason": (
+        "Why it was refused, in a sentence.",
+        "The contact endpoint names an address that must not be called.",
+    ),
+    "count": ("How often the same was refused.", 3),
+    "firstAt": ("When it was refused first.", "2026-01-01T12:00:00Z"),
+    "lastAt": ("When it was refused last.", "2026-01-01T12:00:03Z"),
     # states
     "state": ("The state as the agent said it.", "idle"),
     "word": ("What the state means, capitals and synonyms set aside.", "idle"),

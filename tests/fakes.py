@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
+from opscore.agentkit_client import SendControl
 from opscore.models import Accepted, Agent, Claim, Delivery, Outcome, Task
 
 START = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -114,10 +115,10 @@ class FakeCourier:
     cancelled: list[Task] = field(default_factory=list)
     _gate: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self, claim: Claim, _seconds: float, /) -> Outcome:
+    async def run(self, claim: Claim, _seconds: float, _control: SendControl, /) -> Outcome:
         return await self._answer(Delivery.AGENTKIT, claim, self.through_agentkit)
 
-    async def deliver(self, claim: Claim, _seconds: float, /) -> Outcome:
+    async def deliver(self, claim: Claim, _seconds: float, _control: SendControl, /) -> Outcome:
         return await self._answer(Delivery.DIRECT, claim, self.directly)
 
     async def cancel(self, task: Task, _agent: Agent, _via: Delivery, /) -> None:

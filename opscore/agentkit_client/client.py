@@ -10,8 +10,15 @@ from urllib.parse import quote
 
 from opscore.agentkit_client.addresses import check_endpoint
 from opscore.agentkit_client.answers import HttpAnswer, agentkit_outcome, direct_outcome
-from opscore.agentkit_client.connecting import Connector, Resolver, Target, resolve
+from opscore.agentkit_client.connecting import (
+    CONNECT_TIMEOUT,
+    Connector,
+    Resolver,
+    Target,
+    resolve,
+)
 from opscore.agentkit_client.errors import ExchangeError
+from opscore.agentkit_client.guarded_stream import SendControl
 from opscore.agentkit_client.messages import cancel_message, encode, task_message
 from opscore.agentkit_client.transport import Headers, Transport
 from opscore.clock import Clock, SystemClock
@@ -55,6 +62,8 @@ class AgentKitClient:
         api_key: str | None = None,
         endpoints: EndpointPolicy = ANY_ENDPOINT,
         max_connections: int = 200,
+        awaited_answers: int = 5000,
+        connect_timeout: float = CONNECT_TIMEOUT,
         tls: ssl.SSLContext | None = None,
         resolver: Resolver = resolve,
         clock: Clock | None = None,
@@ -63,8 +72,16 @@ class AgentKitClient:
         self._key = _checked_key(api_key)
         self._endpoints = endpoints
         self._clock = clock or SystemClock()
-        self._to_agentkit = Transport(Connector(ANY_ENDPOINT, resolver, tls), max_connections)
-        self._to_agents = Transport(Connector(endpoints, resolver, tls), max_connections)
+        self._to_agentkit = Transport(
+            Connector(ANY_ENDPOINT, resolver, tls, connect_timeout),
+            max_connections,
+            max_connections,
+        )
+        self._to_agents = Transport(
+            Connector(endpoints, resolver, tls, connect_timeout),
+            max_connections + awaited_answers,
+            max_connections,
+        )
 
     @classmethod
     def from_settings(cls, settings: Settings, clock: Clock | None = None) -> Self:
@@ -74,6 +91,8 @@ class AgentKitClient:
             api_key=key.get_secret_value() if key else None,
             endpoints=settings.endpoint_policy,
             max_connections=settings.dispatch_concurrency,
+            awaited_answers=settings.awaited_answers,
+            connect_timeout=settings.connect_timeout,
             clock=clock,
         )
 
@@ -92,19 +111,30 @@ class AgentKitClient:
         await self._to_agentkit.close()
         await self._to_agents.close()
 
-    async def run(self, claim: Claim, timeout: float) -> Outcome:  # noqa: ASYNC109 - see Transport
+    async def run(
+        self,
+        claim: Claim,
+        timeout: float,  # noqa: ASYNC109 - see Transport
+        control: SendControl | None = None,
+    ) -> Outcome:
         """Give the task to AgentKit for its agent; `timeout` is for the whole exchange."""
+        message = task_message(claim)
         try:
-            answer = await self._ask_agentkit(claim.agent.id, task_message(claim), timeout)
+            answer = await self._ask_agentkit(claim.agent.id, message, timeout, control)
         except ExchangeError as error:
             return error.failure("AgentKit")
         return agentkit_outcome(answer, claim.task, self._clock.wall())
 
-    async def deliver(self, claim: Claim, timeout: float) -> Outcome:  # noqa: ASYNC109 - see Transport
+    async def deliver(
+        self,
+        claim: Claim,
+        timeout: float,  # noqa: ASYNC109 - see Transport
+        control: SendControl | None = None,
+    ) -> Outcome:
         """Give the task to its agent itself, at the agent's contact endpoint."""
         try:
             target = self._agent_target(claim.agent)
-            answer = await self._ask_agent(target, task_message(claim), timeout)
+            answer = await self._ask_agent(target, task_message(claim), timeout, control)
         except ExchangeError as error:
             return error.failure("the agent's contact endpoint")
         return direct_outcome(answer, target.name, self._clock.wall())
@@ -124,21 +154,29 @@ class AgentKitClient:
             _log_cancel(task, agent, f"the answer was HTTP {answer.status}")
 
     async def _ask_agentkit(
-        self, agent_id: str, message: dict[str, Any], seconds: float
+        self,
+        agent_id: str,
+        message: dict[str, Any],
+        seconds: float,
+        control: SendControl | None = None,
     ) -> HttpAnswer:
         path = b"/v1/agents/%s/run" % _quoted(agent_id)
         target = self._agentkit.at(self._agentkit.path + path)
         headers = _HEADERS
         if self._key is not None:
             headers = [*_HEADERS, (b"Authorization", b"Bearer " + self._key)]
-        answer = await self._to_agentkit.post(target, headers, _encoded(message), seconds)
+        answer = await self._to_agentkit.post(target, headers, _encoded(message), seconds, control)
         crash_point("agentkit.answered")
         return self._without_key(answer)
 
     async def _ask_agent(
-        self, target: Target, message: dict[str, Any], seconds: float
+        self,
+        target: Target,
+        message: dict[str, Any],
+        seconds: float,
+        control: SendControl | None = None,
     ) -> HttpAnswer:
-        answer = await self._to_agents.post(target, _HEADERS, _encoded(message), seconds)
+        answer = await self._to_agents.post(target, _HEADERS, _encoded(message), seconds, control)
         crash_point("direct.answered")
         return answer
 

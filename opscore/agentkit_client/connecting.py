@@ -13,6 +13,7 @@ import httpcore
 
 from opscore.agentkit_client.addresses import check_address, connected_host
 from opscore.agentkit_client.errors import ExchangeError
+from opscore.agentkit_client.guarded_stream import Connection, SlowLane
 from opscore.exceptions import ForbiddenEndpointError
 from opscore.models import EndpointPolicy, FailureCode
 
@@ -21,6 +22,7 @@ Resolver = Callable[[str, int], Awaitable[list[str]]]
 # Less than the 5 s after which common servers close a silent connection: a connection is then
 # dropped by us before it can break under a message.
 KEEP_ALIVE = 4.0
+CONNECT_TIMEOUT = 5.0
 
 
 _PATH_SAFE = "/%:@!$&'()*+,;=-._~"
@@ -71,23 +73,27 @@ class Connector:
         policy: EndpointPolicy,
         resolver: Resolver = resolve,
         tls: ssl.SSLContext | None = None,
+        timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         self._policy = policy
+        self._timeout = timeout
         self._resolve = resolver
         self._given_tls = tls
         self._network = httpcore.AnyIOBackend()
+        self._slow_lane = SlowLane()
 
-    async def connect(self, target: Target) -> httpcore.AsyncHTTP11Connection:
+    async def connect(self, target: Target) -> Connection:
         """Raise ExchangeError; nothing has been sent then."""
         try:
-            stream = await self._open(target)
+            async with asyncio.timeout(self._timeout):
+                stream = await self._open(target)
         except ForbiddenEndpointError as error:
             raise ExchangeError(
                 FailureCode.FORBIDDEN_ENDPOINT, error.detail, terminal=True
             ) from error
         except (httpcore.NetworkError, httpcore.TimeoutException, OSError, UnicodeError) as error:
             raise broken_tls(error) or _cannot_connect(error) from error
-        return httpcore.AsyncHTTP11Connection(target.origin, stream, KEEP_ALIVE)
+        return Connection(target.origin, stream, KEEP_ALIVE, self._slow_lane)
 
     async def _open(self, target: Target) -> httpcore.AsyncNetworkStream:
         host, port = target.origin.host.decode("ascii"), target.origin.port
@@ -130,7 +136,7 @@ class Connector:
 
 
 def too_slow_to_connect() -> ExchangeError:
-    return ExchangeError(FailureCode.OUTCOME_UNKNOWN, "could not connect in time")
+    return ExchangeError(FailureCode.UNREACHABLE, "could not connect in time")
 
 
 def broken_tls(error: Exception) -> ExchangeError | None:

@@ -2,6 +2,8 @@
 
 import httpcore
 
+from opscore.agentkit_client.guarded_stream import Connection
+
 
 class IdleConnections:
     """The newest connection of an origin is used again first, so that what is too many expires."""
@@ -11,9 +13,9 @@ class IdleConnections:
         self._count = 0
         self._closed = False
         # The origin used longest ago stands first, and its oldest connection in front.
-        self._idle: dict[tuple[bytes, bytes, int], list[httpcore.AsyncHTTP11Connection]] = {}
+        self._idle: dict[tuple[bytes, bytes, int], list[Connection]] = {}
 
-    async def take(self, origin: httpcore.Origin) -> httpcore.AsyncHTTP11Connection | None:
+    async def take(self, origin: httpcore.Origin) -> Connection | None:
         """A connection that is still good, or None."""
         key = _key(origin)
         while key in self._idle:
@@ -23,9 +25,7 @@ class IdleConnections:
             await connection.aclose()
         return None
 
-    async def give_back(
-        self, origin: httpcore.Origin, connection: httpcore.AsyncHTTP11Connection
-    ) -> None:
+    async def give_back(self, origin: httpcore.Origin, connection: Connection) -> None:
         if self._closed:
             await connection.aclose()
         if not connection.is_idle():
@@ -49,7 +49,7 @@ class IdleConnections:
                 return
             await self._pop(first, 0).aclose()
 
-    def _pop(self, key: tuple[bytes, bytes, int], position: int) -> httpcore.AsyncHTTP11Connection:
+    def _pop(self, key: tuple[bytes, bytes, int], position: int) -> Connection:
         stack = self._idle[key]
         connection = stack.pop(position)
         self._count -= 1

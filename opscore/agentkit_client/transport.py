@@ -12,6 +12,7 @@ from opscore.agentkit_client.connecting import (
     too_slow_to_connect,
 )
 from opscore.agentkit_client.errors import ExchangeError
+from opscore.agentkit_client.guarded_stream import Connection, NoControl, SendControl
 from opscore.agentkit_client.pool import IdleConnections
 from opscore.crash_points import crash_point
 from opscore.models import FailureCode
@@ -26,10 +27,10 @@ class Transport:
     grows with the number of connections.
     """
 
-    def __init__(self, connector: Connector, max_connections: int) -> None:
+    def __init__(self, connector: Connector, max_connections: int, max_idle: int) -> None:
         self._connector = connector
         self._slots = asyncio.Semaphore(max_connections)
-        self._idle = IdleConnections(max_connections)
+        self._idle = IdleConnections(max_idle)
 
     async def close(self) -> None:
         await self._idle.close()
@@ -40,27 +41,27 @@ class Transport:
         headers: Headers,
         body: bytes,
         timeout: float,  # noqa: ASYNC109 - the deadline is what this function is about
+        control: SendControl | None = None,
     ) -> HttpAnswer:
         """The answer, whatever its status. Raise ExchangeError if there is none."""
-        connection: httpcore.AsyncHTTP11Connection | None = None
+        connection: Connection | None = None
         try:
             async with asyncio.timeout(timeout), self._slots:
                 connection = await self._connection(target)
                 crash_point("exchange.connected")
+                connection.guard.begin(control or NoControl())
                 answer = await _exchange(connection, _request(target, headers, body))
         except TimeoutError as error:
             raise _too_late(connected=connection is not None) from error
         await self._idle.give_back(target.origin, connection)
         return answer
 
-    async def _connection(self, target: Target) -> httpcore.AsyncHTTP11Connection:
+    async def _connection(self, target: Target) -> Connection:
         idle = await self._idle.take(target.origin)
         return idle or await self._connector.connect(target)
 
 
-async def _exchange(
-    connection: httpcore.AsyncHTTP11Connection, request: httpcore.Request
-) -> HttpAnswer:
+async def _exchange(connection: Connection, request: httpcore.Request) -> HttpAnswer:
     try:
         response = await connection.handle_async_request(request)
         crash_point("exchange.head-read")

@@ -76,6 +76,7 @@ class Core:
             owner=self.replica_id,
             concurrency=settings.dispatch_concurrency,
             agentkit_timeout=settings.agentkit_timeout,
+            awaited_answers=settings.awaited_answers,
         )
         self.timekeeper = Timekeeper(self.engine)
         self.orphans = OrphanedTasks(self.engine)

@@ -71,6 +71,7 @@ class HoldReason(StrEnum):
     NEVER_REPORTED = "never_reported"
     DELIVERY_FAILING = "delivery_failing"
     UNSETTLED_ATTEMPT = "unsettled_attempt"
+    HOST_BUSY = "host_busy"
 
 
 @dataclass(frozen=True, slots=True)

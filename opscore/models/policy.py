@@ -26,6 +26,7 @@ class Policy:
     unsettled_grace: timedelta = timedelta(seconds=30)
     echo_window: timedelta = timedelta(seconds=5)
     breaker_hold: timedelta = timedelta(seconds=30)
+    host_busy_hold: timedelta = timedelta(seconds=5)
     lost_after_failed_deliveries: int = 8
     lost_after_missed_deadlines: int = 3
     lost_leases_limit: int = 5

@@ -45,6 +45,8 @@ class FailureCode(StrEnum):
     REDIRECTED = "redirected"
     FORBIDDEN_ENDPOINT = "forbidden_endpoint"
     NO_ENDPOINT = "no_endpoint"
+    HOST_BUSY = "host_busy"
+    NOT_SENT = "not_sent"
     TLS = "tls"
     TOOL_ERROR = "tool_error"
     AGENT_ERROR = "agent_error"

@@ -48,6 +48,15 @@ class Settings(BaseSettings):
     dispatch_concurrency: int = Field(
         200, ge=1, le=10_000, description="How many messages may be on their way at once."
     )
+    awaited_answers: int = Field(
+        5000,
+        ge=1,
+        le=100_000,
+        description="How many answers of agents may be awaited at once, beside what is being sent.",
+    )
+    connect_timeout: Seconds = Field(
+        5, gt=0, le=60, description="Seconds in which a connection for a message must be made."
+    )
     start_timeout: OptionalSeconds = Field(
         None,
         ge=0,

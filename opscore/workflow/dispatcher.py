@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from opscore.agentkit_client import SendControl
 from opscore.clock import Clock
 from opscore.crash_points import crash_point
 from opscore.exceptions import StorageError, VersionConflictError
@@ -27,6 +28,7 @@ from opscore.tracing import Tracer
 from opscore.workflow.decisions import run_deadline
 from opscore.workflow.engine import Engine
 from opscore.workflow.forwarding import after_probe, choose, claim_plan, is_probe_due
+from opscore.workflow.in_flight import InFlightMessage, InFlightMessages
 from opscore.workflow.queue import Gate, Reason
 from opscore.workflow.upstream import Upstream, blames
 
@@ -41,34 +43,27 @@ _LOOK_AGAIN = timedelta(seconds=5)
 # The work is done and nobody else knows what came of it, so a storage may be away for long.
 _WRITE_PATIENCE = timedelta(minutes=10)
 _LAST_WORDS = 2.0
+_BROKEN_OFF = Failure(
+    FailureCode.OUTCOME_UNKNOWN, "The message was broken off while it was under way.", free=True
+)
+_HOST_BUSY = Failure(
+    FailureCode.HOST_BUSY,
+    "The agent's host has as many messages under way as one host may have; the task waits on.",
+    free=True,
+)
 
 
 class Courier(Protocol):
     """Who carries messages. Every failure comes back as an outcome, none is raised."""
 
-    async def run(self, claim: Claim, seconds: float, /) -> Outcome:
+    async def run(self, claim: Claim, seconds: float, control: SendControl, /) -> Outcome:
         """Through AgentKit."""
 
-    async def deliver(self, claim: Claim, seconds: float, /) -> Outcome:
+    async def deliver(self, claim: Claim, seconds: float, control: SendControl, /) -> Outcome:
         """To the agent itself."""
 
     async def cancel(self, task: Task, agent: Agent, via: Delivery, /) -> None:
         """Tell the agent to stop, as well as can be."""
-
-
-@dataclass
-class Post:
-    """A message under way. Only while it is `sending` may it be cut off."""
-
-    claim: Claim
-    via: Delivery
-    probe: bool
-    sending: bool = True
-    running: asyncio.Task[None] | None = None
-
-    def cut_off(self) -> None:
-        if self.sending and self.running is not None:
-            self.running.cancel()
 
 
 class Dispatcher:
@@ -80,6 +75,7 @@ class Dispatcher:
         owner: str,
         concurrency: int,
         agentkit_timeout: float,
+        awaited_answers: int = 5000,
     ) -> None:
         self._engine = engine
         self._storage: Storage = engine.storage
@@ -87,15 +83,16 @@ class Dispatcher:
         self._courier = courier
         self._tracer = tracer
         self._owner = owner
-        self._concurrency = concurrency
         self._agentkit_timeout = agentkit_timeout
         self.upstream = Upstream(engine.clock, concurrency)
-        self._posts: dict[str, Post] = {}
         self._errands: set[asyncio.Task[None]] = set()
         self._claiming = asyncio.Lock()
         self._wake = asyncio.Event()
         self._posting = asyncio.Event()
         self._stopping = False
+        self._messages = InFlightMessages(
+            engine.clock, concurrency, awaited_answers, on_slot_freed=self._wake.set
+        )
         engine.subscribe(self._on_change)
         self._storage.on_hint(self._wake.set)
 
@@ -108,7 +105,7 @@ class Dispatcher:
             try:
                 async with self._claiming:
                     crash_point("claim.before")
-                    claims = await self._claim(self._concurrency)
+                    claims = await self._claim(self._messages.slots)
                     for claim in claims:
                         self._start(claim)
             except StorageError as error:
@@ -124,24 +121,26 @@ class Dispatcher:
         while True:
             await self._posting.wait()
             await self._pause(pause)
-            posts = list(self._posts.items())
-            parts = [posts[at : at + _LEASES] for at in range(0, len(posts), _LEASES)]
+            messages = list(self._messages.by_task.items())
+            parts = [messages[at : at + _LEASES] for at in range(0, len(messages), _LEASES)]
             kept = [await self._keep(dict(part)) for part in parts]
             pause = LEASE / 3 if all(kept) else _STORAGE_PAUSE
 
-    async def _keep(self, posts: dict[str, Post]) -> bool:
+    async def _keep(self, messages: dict[str, InFlightMessage]) -> bool:
         """Whether the storage has said which of them are still ours."""
         try:
             crash_point("lease.before-renewal")
             lease_until = self._clock.now() + LEASE
-            held = await self._storage.renew(self._owner, tuple(posts), lease_until)
+            held = await self._storage.renew(self._owner, tuple(messages), lease_until)
         except StorageError as error:
             logger.warning("Leases could not be prolonged: %s", error.detail)
             return False
         crash_point("lease.renewed")
-        for task_id, post in posts.items():
-            if task_id not in held:
-                post.cut_off()
+        for task_id, message in messages.items():
+            if task_id in held:
+                message.lease_until = lease_until
+            else:
+                message.abort()
         return True
 
     async def stop(self, grace: float) -> None:
@@ -150,7 +149,8 @@ class Dispatcher:
         self._wake.set()
         # What is being claimed at this moment is under way a moment later.
         async with self._claiming:
-            running = [post.running for post in self._posts.values() if post.running]
+            messages = self._messages.by_task.values()
+            running = [message.running for message in messages if message.running]
         crash_point("drain.begun")
         if running:
             _, late = await asyncio.wait(running, timeout=grace)
@@ -173,26 +173,31 @@ class Dispatcher:
         if self._stopping:
             return Gate(Reason.STOPPING, "The service is shutting down.")
         spares_direct = self._engine.policy.mode is not DispatchMode.AGENTKIT
-        gate = self.upstream.gate(self._at_agentkit(), spares_direct)
+        gate = self.upstream.gate(self._messages.at_agentkit, spares_direct)
         if gate is not None:
             return gate
-        if len(self._posts) >= self._concurrency:
-            return Gate(
-                Reason.DISPATCH_LIMIT,
-                f"{len(self._posts)} messages are under way, as many as "
-                "OPSCORE_DISPATCH_CONCURRENCY allows.",
+        return None if self._messages.room() else Gate(Reason.DISPATCH_LIMIT, self._limit_reached())
+
+    def _limit_reached(self) -> str:
+        if self._messages.awaited_answers >= self._messages.answers:
+            return (
+                f"The answers of {self._messages.awaited_answers} messages are awaited, as many as "
+                "OPSCORE_AWAITED_ANSWERS allows."
             )
-        return None
+        return (
+            f"{self._messages.slots} messages are under way, as many as "
+            "OPSCORE_DISPATCH_CONCURRENCY allows."
+        )
 
     @property
     def under_way(self) -> int:
-        return len(self._posts)
+        return len(self._messages)
 
     # --- claiming -------------------------------------------------------------------------
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
-        room = min(limit, self._concurrency - len(self._posts))
-        agentkit_room = self.upstream.room(self._at_agentkit())
+        room = min(limit, self._messages.room())
+        agentkit_room = self.upstream.room(self._messages.at_agentkit)
         claims: list[Claim] = []
         for scope, most in claim_plan(self._engine.policy.mode, room, agentkit_room):
             wanted = min(most, room - len(claims))
@@ -214,9 +219,6 @@ class Dispatcher:
             crash_point("claim.taken")
         return claims
 
-    def _at_agentkit(self) -> int:
-        return sum(post.via is Delivery.AGENTKIT for post in self._posts.values())
-
     def _next_look(self) -> datetime | None:
         moments = [self.upstream.open_until]
         if self._storage.durable:
@@ -226,23 +228,22 @@ class Dispatcher:
     # --- sending --------------------------------------------------------------------------
 
     def _start(self, claim: Claim) -> asyncio.Task[None]:
-        superseded = self._posts.get(claim.task.id)
+        superseded = self._messages.by_task.get(claim.task.id)
         if superseded is not None:
-            superseded.cut_off()
+            superseded.abort()
         via = self._route(claim)
         is_agentkit = via is Delivery.AGENTKIT
-        post = Post(claim, via, probe=is_agentkit and self.upstream.is_on_trial)
-        self._posts[claim.task.id] = post
-        post.running = asyncio.create_task(self._dispatch(post), name=f"dispatch {claim.task.id}")
-        post.running.add_done_callback(lambda done: self._finished(post, done))
+        message = self._messages.add(claim, via, probe=is_agentkit and self.upstream.is_on_trial)
+        work = self._dispatch(message)
+        message.running = asyncio.create_task(work, name=f"dispatch {claim.task.id}")
+        message.running.add_done_callback(lambda done: self._finished(message, done))
         self._posting.set()
-        return post.running
+        return message.running
 
-    def _finished(self, post: Post, done: asyncio.Task[None]) -> None:
-        task_id = post.claim.task.id
-        if self._posts.get(task_id) is post:
-            del self._posts[task_id]
-        if not self._posts:
+    def _finished(self, message: InFlightMessage, done: asyncio.Task[None]) -> None:
+        task_id = message.claim.task.id
+        self._messages.remove(message)
+        if not self._messages:
             self._posting.clear()
         self._wake.set()
         if not done.cancelled() and (error := done.exception()) is not None:
@@ -253,47 +254,48 @@ class Dispatcher:
         """Send one claimed task and tell the engine how that went."""
         await asyncio.wait([self._start(claim)])
 
-    async def _dispatch(self, post: Post) -> None:
-        task = post.claim.task
+    async def _dispatch(self, message: InFlightMessage) -> None:
+        task = message.claim.task
         self._tracer.start_trace(
             task.id,
             "dispatch",
             attempt=task.attempt,
             agentId=task.agent_id,
-            via=post.via.value,
+            via=message.via.value,
         )
         crash_point("post.before")
-        outcome = await self._send_or_break_off(post)
+        outcome = await self._send_or_break_off(message)
         crash_point("post.answered")
-        post.sending = False
+        self._messages.decide(message)
         status = outcome.code.value if isinstance(outcome, Failure) else "ok"
         self._tracer.end_trace(task.id, status)
-        await self._record(post, outcome)
+        await self._record(message, outcome)
 
-    async def _send_or_break_off(self, post: Post) -> Outcome:
+    async def _send_or_break_off(self, message: InFlightMessage) -> Outcome:
         try:
-            outcome = await self._send(post.claim, post.via)
+            if not await message.admit():
+                return _HOST_BUSY
+            outcome = await self._send(message)
         except asyncio.CancelledError:
-            message = "The message was broken off while it was under way."
-            return Failure(FailureCode.OUTCOME_UNKNOWN, message, free=True)
-        if post.via is Delivery.AGENTKIT:
-            self.upstream.note(post.claim.task, outcome)
+            return _BROKEN_OFF
+        if message.via is Delivery.AGENTKIT:
+            self.upstream.note(message.claim.task, outcome)
         return outcome
 
-    async def _record(self, post: Post, outcome: Outcome) -> None:
+    async def _record(self, message: InFlightMessage, outcome: Outcome) -> None:
         """Write the outcome, whatever becomes of the one who waits for that."""
-        write = asyncio.create_task(self._write(post, outcome))
+        write = asyncio.create_task(self._write(message, outcome))
         self._errands.add(write)
         write.add_done_callback(self._errands.discard)
         await asyncio.shield(write)
 
-    async def _write(self, post: Post, outcome: Outcome) -> None:
-        blamed = isinstance(outcome, Failure) and blames(post.claim.task, outcome)
-        probe = post.probe and blamed
+    async def _write(self, message: InFlightMessage, outcome: Outcome) -> None:
+        blamed = isinstance(outcome, Failure) and blames(message.claim.task, outcome)
+        probe = message.probe and blamed
         until = self._clock.now() + _WRITE_PATIENCE
         while self._clock.now() < until:
             try:
-                await self._engine.task_outcome(post.claim, post.via, outcome, probe)
+                await self._engine.task_outcome(message.claim, message.via, outcome, probe)
             except (StorageError, VersionConflictError) as error:
                 logger.warning("An outcome could not be written: %s", error.detail)
                 await self._pause(_STORAGE_PAUSE)
@@ -302,7 +304,7 @@ class Dispatcher:
                 return
         logger.error(
             "An outcome was given up; the task is dispatched again.",
-            extra={"task_id": post.claim.task.id},
+            extra={"task_id": message.claim.task.id},
         )
 
     async def _pause(self, duration: timedelta) -> None:
@@ -310,7 +312,7 @@ class Dispatcher:
 
     def _route(self, claim: Claim) -> Delivery:
         known, now = self._engine.agentkit, self._clock.now()
-        has_room = self.upstream.room(self._at_agentkit()) > 0
+        has_room = self.upstream.room(self._messages.at_agentkit) > 0
         via = choose(self._engine.policy.mode, known, claim.task, claim.agent, now, has_room)
         tests_forwards = claim.task.message_type is MessageType.WORKFLOW_TASK
         if via is Delivery.AGENTKIT and tests_forwards and is_probe_due(known, now):
@@ -318,16 +320,17 @@ class Dispatcher:
             self._engine.agentkit = after_probe(known, now, every)
         return via
 
-    async def _send(self, claim: Claim, via: Delivery) -> Outcome:
+    async def _send(self, message: InFlightMessage) -> Outcome:
+        claim = message.claim
         step = claim.session.definition.task(claim.task.step_id)
         deadline = run_deadline(claim.task, step, self._engine.policy)
         claim = replace(claim, task=replace(claim.task, run_deadline=deadline))
         remaining = max(0.001, (deadline - self._clock.now()).total_seconds())
-        if via is Delivery.DIRECT:
-            return await self._courier.deliver(claim, remaining)
+        if message.via is Delivery.DIRECT:
+            return await self._courier.deliver(claim, remaining, message)
         if claim.task.message_type is MessageType.TOOL_INVOCATION:
-            return await self._courier.run(claim, remaining)
-        return await self._courier.run(claim, min(remaining, self._agentkit_timeout))
+            return await self._courier.run(claim, remaining, message)
+        return await self._courier.run(claim, min(remaining, self._agentkit_timeout), message)
 
     # --- listening ------------------------------------------------------------------------
 
@@ -335,10 +338,10 @@ class Dispatcher:
         if change.may_ready:
             self._wake.set()
         for task in change.abandoned:
-            post = self._posts.get(task.id)
-            if post is not None:
-                post.cut_off()
-            via = post.via if post is not None else task.via
+            message = self._messages.by_task.get(task.id)
+            if message is not None:
+                message.abort()
+            via = message.via if message is not None else task.via
             errand = asyncio.create_task(self._tell_to_stop(task, via), name=f"cancel {task.id}")
             self._errands.add(errand)
             errand.add_done_callback(self._errands.discard)

@@ -131,6 +131,7 @@ _HOLDS = {
     HoldReason.UNSETTLED_ATTEMPT: (
         "may still work on an attempt that was taken back, and has not named a task in its reports"
     ),
+    HoldReason.HOST_BUSY: "waits: its host has as many messages under way as one host may have",
 }
 
 _STANDINGS = {

@@ -48,7 +48,7 @@ class Upstream:
         if isinstance(outcome, Failure) and blames(task, outcome):
             self._distrust(outcome)
             return
-        if _is_slow_tool(task, outcome):
+        if _says_nothing(task, outcome):
             return
         if self._breaker.failures and self.is_on_trial:
             logger.info("AgentKit answers again: tasks flow, with few messages at first.")
@@ -81,11 +81,13 @@ class Upstream:
 
 def blames(task: Task, failure: Failure) -> bool:
     """Whether the failure is AgentKit's own; a tool that is slow or fails is not."""
-    return failure.code in _AT_FAULT and not _is_slow_tool(task, failure)
+    return failure.code in _AT_FAULT and not _says_nothing(task, failure)
 
 
-def _is_slow_tool(task: Task, outcome: Outcome) -> bool:
-    """AgentKit answers when the tool has: silence says nothing about AgentKit itself."""
+def _says_nothing(task: Task, outcome: Outcome) -> bool:
+    """Whether the outcome is no news of AgentKit: it answers for a tool when the tool has."""
+    if not isinstance(outcome, Failure):
+        return False
     is_tool = task.message_type is MessageType.TOOL_INVOCATION
-    is_unknown = isinstance(outcome, Failure) and outcome.code is FailureCode.OUTCOME_UNKNOWN
-    return is_tool and is_unknown
+    is_slow_tool = is_tool and outcome.code is FailureCode.OUTCOME_UNKNOWN
+    return is_slow_tool or outcome.code is FailureCode.NOT_SENT

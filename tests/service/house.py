@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from opscore.agentkit_client import SendControl
 from opscore.ids import task_id
 from opscore.lifecycle import Lifecycle, Limits, Trigger
 from opscore.models import (
@@ -45,6 +46,7 @@ class Call:
     via: Delivery
     claim: Claim
     seconds: float
+    control: SendControl
     answer: "asyncio.Future[Outcome]"
 
     @property
@@ -54,17 +56,21 @@ class Call:
 
 @dataclass
 class Switchboard:
-    """A courier whose messages the test answers one by one, or all at once with `always`."""
+    """A courier whose messages the test answers one by one, or all at once with `always`.
+
+    Each is sent at once, except to agents for which `connects` is false.
+    """
 
     always: Outcome | Callable[[Call], Outcome] | None = None
+    connects: Callable[[Agent], bool] = lambda _: True
     calls: list[Call] = field(default_factory=list)
     cancelled: list[tuple[str, str, Delivery]] = field(default_factory=list)
 
-    async def run(self, claim: Claim, seconds: float, /) -> Outcome:
-        return await self._take(Delivery.AGENTKIT, claim, seconds)
+    async def run(self, claim: Claim, seconds: float, control: SendControl, /) -> Outcome:
+        return await self._take(Delivery.AGENTKIT, claim, seconds, control)
 
-    async def deliver(self, claim: Claim, seconds: float, /) -> Outcome:
-        return await self._take(Delivery.DIRECT, claim, seconds)
+    async def deliver(self, claim: Claim, seconds: float, control: SendControl, /) -> Outcome:
+        return await self._take(Delivery.DIRECT, claim, seconds, control)
 
     async def cancel(self, task: Task, agent: Agent, via: Delivery, /) -> None:
         self.cancelled.append((task.id, agent.id, via))
@@ -83,9 +89,13 @@ class Switchboard:
             call.answer.set_result(outcome or Accepted())
         await settle(50)
 
-    async def _take(self, via: Delivery, claim: Claim, seconds: float) -> Outcome:
-        call = Call(via, claim, seconds, asyncio.get_running_loop().create_future())
+    async def _take(
+        self, via: Delivery, claim: Claim, seconds: float, control: SendControl
+    ) -> Outcome:
+        call = Call(via, claim, seconds, control, asyncio.get_running_loop().create_future())
         self.calls.append(call)
+        if self.connects(claim.agent):
+            control.mark_sent()
         if self.always is not None:
             await asyncio.sleep(0)
             call.answer.set_result(self.always(call) if callable(self.always) else self.always)
@@ -100,6 +110,7 @@ class House:
         policy: Policy | None = None,
         *,
         concurrency: int = 10,
+        awaited_answers: int = 5000,
         retention: Retention | None = None,
         limits: Limits | None = None,
         owner: str = "d1",
@@ -111,7 +122,13 @@ class House:
         self.lifecycle = Lifecycle(self.engine, self.catalog, limits or Limits())
         self.tracer = Tracer(self.clock)
         self.dispatcher = Dispatcher(
-            self.engine, courier, self.tracer, owner, concurrency, agentkit_timeout=30
+            self.engine,
+            courier,
+            self.tracer,
+            owner,
+            concurrency,
+            agentkit_timeout=30,
+            awaited_answers=awaited_answers,
         )
         self.timekeeper = Timekeeper(self.engine)
         self.orphans = OrphanedTasks(self.engine)

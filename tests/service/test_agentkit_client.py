@@ -239,7 +239,7 @@ async def test_F24_connecting_takes_too_long() -> None:
 
     async with AgentKitClient("http://kit.test", resolver=never) as client:
         failed = failure(await client.run(CLAIM, 0.05))
-    assert failed.code is FailureCode.OUTCOME_UNKNOWN
+    assert failed.code is FailureCode.UNREACHABLE
     assert "could not connect in time" in failed.message
 
 
@@ -249,7 +249,7 @@ async def test_F24_a_system_that_gives_up_connecting() -> None:
 
     async with AgentKitClient("http://kit.test", resolver=gives_up) as client:
         failed = failure(await client.run(CLAIM, PATIENCE))
-    assert failed.code is FailureCode.OUTCOME_UNKNOWN
+    assert failed.code is FailureCode.UNREACHABLE
     assert "could not connect in time" in failed.message
 
 
@@ -468,7 +468,7 @@ async def test_F24_a_handshake_that_never_ends() -> None:
         failed = failure(await client.run(CLAIM, 0.5))
         async with asyncio.timeout(PATIENCE):
             await given_up.wait()
-    assert failed.code is FailureCode.OUTCOME_UNKNOWN
+    assert failed.code is FailureCode.UNREACHABLE
     assert "could not connect in time" in failed.message
 
 

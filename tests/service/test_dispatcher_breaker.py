@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from opscore.agentkit_client import SendControl
 from opscore.models import (
     Answered,
     Claim,
@@ -256,11 +257,13 @@ class Returning(Switchboard):
         self.together.append(self.busy.total())
         return Answered(call.claim.task.priority)
 
-    async def _take(self, via: Delivery, claim: Claim, seconds: float) -> Outcome:
+    async def _take(
+        self, via: Delivery, claim: Claim, seconds: float, control: SendControl
+    ) -> Outcome:
         self.busy[claim.agent.id] += 1
         self.most = max(self.most, self.busy[claim.agent.id])
         try:
-            return await super()._take(via, claim, seconds)
+            return await super()._take(via, claim, seconds, control)
         finally:
             self.busy[claim.agent.id] -= 1
 

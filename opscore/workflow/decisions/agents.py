@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from opscore.exceptions import ConflictError
@@ -234,16 +235,19 @@ def note_delivery_failure(draft: Draft, agent: Agent, failure: Failure) -> None:
     agent = draft.agent(agent, delivery_failures=failures, prefer_direct_until=None)
     if failures >= policy.lost_after_failed_deliveries:
         lose_agent(draft, agent, f"{failures} deliveries in a row failed")
-    elif failures >= BREAKER_THRESHOLD and agent.hold is None:
-        until = draft.ctx.now + policy.breaker_hold
-        hold = Hold(HoldReason.DELIVERY_FAILING, draft.ctx.now, until)
-        draft.agent(agent, hold=hold)
-        draft.event(
-            EventType.AGENT_HELD,
-            agent_id=agent.id,
-            reason=hold.reason.value,
-            until=until.isoformat(),
-        )
+    elif failures >= BREAKER_THRESHOLD:
+        hold_agent(draft, agent, HoldReason.DELIVERY_FAILING, policy.breaker_hold)
+
+
+def hold_agent(draft: Draft, agent: Agent, reason: HoldReason, duration: timedelta) -> None:
+    """Give a registered agent no task for a while, unless it is held already."""
+    if agent.hold is not None or agent.standing is not Standing.REGISTERED:
+        return
+    until = draft.ctx.now + duration
+    draft.agent(agent, hold=Hold(reason, draft.ctx.now, until))
+    draft.event(
+        EventType.AGENT_HELD, agent_id=agent.id, reason=reason.value, until=until.isoformat()
+    )
 
 
 def note_delivery(draft: Draft, agent: Agent) -> None:

@@ -26,6 +26,7 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.workflow.decisions.agents import (
+    hold_agent,
     lose_agent,
     note_delivery,
     note_delivery_failure,
@@ -56,6 +57,8 @@ _GOES_DIRECT = frozenset(
         FailureCode.AGENT_UNKNOWN,
     }
 )
+
+_NEVER_SENT = frozenset({FailureCode.HOST_BUSY, FailureCode.NOT_SENT})
 
 # Nothing was delivered and the agent is not to blame: the task has lost nothing but time.
 _FREE_AT_AGENTKIT = frozenset({FailureCode.UNREACHABLE, FailureCode.UNAUTHORIZED, FailureCode.TLS})
@@ -203,6 +206,9 @@ def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure, probe: b
     if _outlived_doubt(task, failure):
         accept_attempt(draft, facts, task)
         return
+    if failure.code in _NEVER_SENT:
+        _requeue_unsent(draft, facts, failure)
+        return
     if task.via is Delivery.DIRECT:
         if facts.agent is not None:
             note_delivery_failure(draft, facts.agent, failure)
@@ -228,6 +234,13 @@ def _turn_from_agentkit(draft: Draft, facts: TaskFacts, task: Task, failure: Fai
         until = draft.ctx.now + draft.ctx.policy.probe_interval
         draft.agent(draft.latest(facts.agent), prefer_direct_until=until)
     go_direct(draft, replace(facts, task=task), failure)
+
+
+def _requeue_unsent(draft: Draft, facts: TaskFacts, failure: Failure) -> None:
+    """The agent has seen nothing. While its host has no room its tasks must not be claimed."""
+    if failure.code is FailureCode.HOST_BUSY and facts.agent is not None:
+        hold_agent(draft, facts.agent, HoldReason.HOST_BUSY, draft.ctx.policy.host_busy_hold)
+    requeue(draft, facts, failure)
 
 
 def _outlived_doubt(task: Task, failure: Failure) -> bool:

@@ -1,9 +1,7 @@
 """What the client sends and reads: leases, connect timeouts, and the bounds of an answer."""
 
 import asyncio
-import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpcore
@@ -18,6 +16,7 @@ from opscore.agentkit_client.guarded_stream import (
     SlowLane,
 )
 from opscore.models import Accepted, Answered, Failure, FailureCode, Outcome
+from tests.full_backlog import full_backlog
 from tests.service.wire_server import answer, raw_server, replying, wire_server
 from tests.unit.agentkit_values import make_claim, make_task
 
@@ -119,28 +118,12 @@ async def test_message_is_marked_sent_while_its_answer_is_awaited(client: AgentK
 # --- connecting -------------------------------------------------------------------------------
 
 
-@contextmanager
-def full_backlog() -> Iterator[int]:
-    """A port that takes no more connections: further packets are dropped."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        port = listening.getsockname()[1]
-        waiting = [socket.socket() for _ in range(8)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(("127.0.0.1", port))
-        yield port
-        for one in waiting:
-            one.close()
-
-
 @pytest.mark.fault("F104")
 async def test_host_that_drops_packets_is_unreachable_in_time(client: AgentKitClient) -> None:
     control = Control()
-    with full_backlog() as port:
+    with full_backlog() as backlog:
         async with asyncio.timeout(TIMEOUT):
-            failed = failure(await client.deliver(at(port), 300, control))
+            failed = failure(await client.deliver(at(backlog.port), 300, control))
     assert failed.code is FailureCode.UNREACHABLE
     assert "could not connect in time" in failed.message
     assert not control.sent.is_set()

@@ -71,6 +71,8 @@ def _stored(counts: Counts) -> Iterator[Metric]:
     yield _one("agents", "Agents that are registered, or were until lately.", counts.agents)
     yield _one("sessions", "Sessions that are stored.", counts.sessions)
     yield _each("tasks", "Tasks that are stored.", "status", by_status)
+    meaning = "Bytes of JSON that wait; OPSCORE_QUEUE_BYTES bounds them."
+    yield _one("waiting_bytes", meaning, counts.waiting_bytes)
     yield _one("events", "Events that are stored.", counts.events)
 
 

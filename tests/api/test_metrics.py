@@ -48,6 +48,7 @@ async def test_metrics_tell_what_there_is(service: Service) -> None:
     tasks = seen["opscore_tasks"]
     assert (tasks["queued"], tasks["dispatched"], tasks["completed"]) == (1, 1, 0)
     assert seen["opscore_replicas"] == 1
+    assert seen["opscore_waiting_bytes"] == (await service.storage.counts()).waiting_bytes > 0
     assert seen["opscore_events"] == len((await service.json("events"))["items"])
 
 

@@ -13,7 +13,8 @@ WANTED = 65_536
 MAX_CONNECTIONS = 16_384
 # Accepted in one turn of the event loop, before the cap on connections sees any of them.
 ACCEPT_BACKLOG = 256
-FEW = 4096
+# Below this, connections and deliveries have to share what is there.
+FEW = 8192
 
 _BASE = 64
 _ACCEPT_FAILED = "socket.accept() out of system resource"

@@ -268,10 +268,11 @@ async def test_a_heartbeat_shows_the_progress_and_leaves_the_deadline(service: S
     assert (task["runDeadline"], task["startDeadline"]) == (before["runDeadline"], None)
 
 
-async def test_heartbeat_without_body_counts(service: Service) -> None:
+@pytest.mark.parametrize("body", [b"", b"null"])
+async def test_heartbeat_without_body_counts(service: Service, body: bytes) -> None:
     await service.register()
     task_id = await waiting(service)
-    answer = await service.post(f"task/{task_id}/heartbeat")
+    answer = await service.raw(f"task/{task_id}/heartbeat", body)
     assert (answer.status_code, answer.json()["status"]) == (200, "running")
 
 

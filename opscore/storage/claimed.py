@@ -16,6 +16,8 @@ def claimed_task(
         agent_id=agent_id,
         owner=owner,
         lease_until=lease_until,
+        # The channel of the attempt before says nothing of this one.
+        via=None,
         # The claim may have begun before the task was queued, and waited for the storage.
         dispatched_at=max(now, task.waiting_since),
         rev=task.rev + 1,

@@ -5,7 +5,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from opscore.models import Accepted, Answered, Delivery, StateReport, Task
+from opscore.models import (
+    Accepted,
+    Answered,
+    Delivery,
+    Failure,
+    FailureCode,
+    StateReport,
+    Task,
+)
 from tests.service.engine_world import Post, World
 
 # How long a report is under way, and how long an agent goes on with what was taken from it.
@@ -85,7 +93,8 @@ class NamelessAgent:
         result = {"did": message.task.id, "n": self.done}
         if self.answers:
             if self._waits_for_answer(message.post):
-                self.tell(message.post, Answered(result))
+                failed = Failure(FailureCode.AGENT_ERROR, "The agent answered that it failed.")
+                self.tell(message.post, failed if word == "error" else Answered(result))
             self._report("active")
             self._report("idle")
         else:

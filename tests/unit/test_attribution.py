@@ -29,6 +29,7 @@ from opscore.models import (
     current_hold,
     slots,
 )
+from opscore.storage.claimed import claimed_task
 from opscore.workflow.decisions import (
     cancel_session,
     on_agent_due,
@@ -191,6 +192,16 @@ def test_entry_of_the_task_in_flight_does_not_stand_in_its_way() -> None:
     assert left(change) == (entry(task_id=again.id),)
 
 
+@pytest.mark.fault("F100")
+@pytest.mark.parametrize("kind", ["answered", "cancelled"])
+def test_echo_of_an_earlier_attempt_does_not_complete_the_next_attempt(kind: str) -> None:
+    again = running(attempt=2)
+    facts = agent_facts(again, agent=having(begun(kind, task_id=again.id), names_tasks=False))
+    change = decide(facts, report("idle"))
+    assert not moves(change)
+    assert left(change) == ()
+
+
 # --- what opens an entry --------------------------------------------------------------------------
 
 
@@ -228,6 +239,15 @@ def test_lost_lease_holds_only_an_agent_known_to_name_no_tasks(
     assert attempt.holds is holds
 
 
+@pytest.mark.fault("F100")
+def test_message_sent_directly_after_a_silent_forward_leaves_its_attempt_open() -> None:
+    """The channel of the attempt before must not tell what becomes of this one."""
+    again = claimed_task(task(attempt=1, via=Delivery.AGENTKIT), "a1", OWNER, at(0), at(15))
+    facts = replace(session_facts(again), agents=(agent(),))
+    change = cancel_session(facts, "enough", context(0, forwards=Forwards.DISPROVED))
+    assert [one.kind for one in left(change)] == [EntryKind.UNSETTLED, EntryKind.CANCELLED]
+
+
 def outcome(one: Task, what: Any, who: Agent | None = None, via: Delivery | None = None) -> Change:
     facts = task_facts(one, agent=who or agent())
     return on_outcome(
@@ -261,6 +281,15 @@ def test_direct_message_of_unknown_fate_leaves_the_attempt_open() -> None:
 def test_failure_that_is_an_answer_or_was_never_sent_leaves_nothing_open(code: FailureCode) -> None:
     change = outcome(dispatched(), Failure(code, "no"))
     assert all(not one.open_entries for one in change.agents)
+
+
+TOO_LARGE = Failure(FailureCode.REJECTED, "The agent's result is too large.", terminal=True)
+
+
+@pytest.mark.parametrize("what", [Failure(FailureCode.AGENT_ERROR, "It failed."), TOO_LARGE])
+def test_direct_answer_that_the_work_failed_expects_an_echo(what: Failure) -> None:
+    (echo,) = left(outcome(dispatched(), what))
+    assert (echo.kind, echo.until, echo.holds) == (EntryKind.ANSWERED, at(5), False)
 
 
 def test_operators_result_leaves_the_attempt_of_an_agent_without_ids_open() -> None:

@@ -3,8 +3,8 @@
 1. The same report again: of none.
 2. A report that names a task: of that one.
 3. A report without an id that is out of order: of none.
-4. While entries of other tasks are open with the agent: of one of these, never of the task in
-   flight.
+4. While entries of other tasks are open with the agent, or echoes of an earlier attempt: of one
+   of these, never of the task in flight.
 5. Otherwise of the only task in flight, unless that one probes AgentKit.
 """
 
@@ -71,11 +71,20 @@ def attribute(
     word = normalise_state(report.state)
     if when.out_of_order:
         return Attribution(entries, uncounted=_unless_plain(word, _OUT_OF_ORDER))
-    in_flight = facts.only.task.id if facts.only else None
-    others = tuple(entry for entry in entries if entry.task_id != in_flight)
+    only = facts.only.task if facts.only else None
+    others = tuple(entry for entry in entries if not _is_explained_by(only, entry))
     if others:
         return _to_entries(entries, others, word, ctx)
     return _to_only(facts, word, entries)
+
+
+def _is_explained_by(only: Task | None, entry: OpenEntry) -> bool:
+    """Return whether the report may speak of the task in flight all the same.
+
+    The work of an earlier attempt is that of its task. The echo of an earlier answer or cancel
+    is no work.
+    """
+    return only is not None and entry.task_id == only.id and not entry.kind.is_echo
 
 
 _OUT_OF_ORDER = (

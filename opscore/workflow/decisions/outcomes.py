@@ -58,6 +58,8 @@ _GOES_DIRECT = frozenset(
     }
 )
 
+_ENDS_WORK = frozenset({FailureCode.AGENT_ERROR, FailureCode.REJECTED})
+
 _NEVER_SENT = frozenset({FailureCode.HOST_BUSY, FailureCode.NOT_SENT})
 
 # Nothing was delivered and the agent is not to blame: the task has lost nothing but time.
@@ -212,6 +214,8 @@ def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure, probe: b
     if task.via is Delivery.DIRECT:
         if facts.agent is not None:
             note_delivery_failure(draft, facts.agent, failure)
+        if _is_answer_after_work(failure):
+            expect_echo(draft, task, EntryKind.ANSWERED)
     elif _is_of_agentkit(failure) and can_go_direct(task, facts.agent, draft.ctx):
         _turn_from_agentkit(draft, facts, task, failure)
         return
@@ -221,6 +225,11 @@ def _fail(draft: Draft, facts: TaskFacts, task: Task, failure: Failure, probe: b
         _not_found(draft, facts, task, failure)
     else:
         handle_task_failure(draft, task, facts.session, _timed_out(facts, task, failure, draft.ctx))
+
+
+def _is_answer_after_work(failure: Failure) -> bool:
+    """Return whether the agent answered 2xx that the work failed, or with too large a result."""
+    return failure.code in _ENDS_WORK and failure.status is None
 
 
 def _is_of_agentkit(failure: Failure) -> bool:

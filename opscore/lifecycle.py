@@ -30,6 +30,7 @@ from opscore.models import (
     ANY_ENDPOINT,
     AgentState,
     Candidate,
+    DispatchMode,
     EndpointPolicy,
     IdempotencyRecord,
     LaneFacts,
@@ -350,6 +351,10 @@ class Lifecycle:
             raise _no_task()
         return await self.get_task(task_id)
 
+    @property
+    def mode(self) -> DispatchMode:
+        return self._engine.policy.mode
+
     async def explain(self, task: Task, gate: Gate | None) -> Explanation:
         """Say why the task waits or what happens to it, and what an operator can do."""
         facts = await self._storage.task_facts(task.id)
@@ -357,7 +362,7 @@ class Lifecycle:
             raise _no_task()
         if facts.task.status.waiting:
             lane = await self._storage.lane(facts.task, _CANDIDATES_SHOWN)
-            found = explain(facts.task, lane, gate)
+            found = explain(facts.task, lane, gate, self.mode)
         else:
             found = explain_progress(facts)
         return replace(found, actions=possible_actions(facts))
@@ -383,7 +388,7 @@ class Lifecycle:
                 facts = await self._storage.lane(task, _CANDIDATES_SHOWN)
                 # The place in the queue is each task's own; who asks for one task gets it.
                 lanes[task.lane] = replace(facts, ahead=None)
-            reasons[task.id] = pending_reason(task, lanes[task.lane], gate)
+            reasons[task.id] = pending_reason(task, lanes[task.lane], gate, self.mode)
         return reasons
 
 

@@ -38,7 +38,7 @@ async def list_agents(
     where = AgentFilter(capability, availability, state, search)
     cursors = ListCursor("agents", where)
     page = await core.storage.agents(where, cursors.open(cursor), limit)
-    items = [AgentView.of(item) for item in page.items]
+    items = [AgentView.of(item, core.lifecycle.mode) for item in page.items]
     return ListView(items=items, next_cursor=cursors.seal(page.next_cursor))
 
 
@@ -65,7 +65,7 @@ async def register_agent(body: AgentIn, lifecycle: LifecycleDep, response: Respo
     candidate, created = await lifecycle.register_agent(registration)
     if not created:
         response.status_code = 200
-    return AgentView.of(candidate)
+    return AgentView.of(candidate, lifecycle.mode)
 
 
 @router.get("/agents/refused", responses=READING)
@@ -83,7 +83,7 @@ async def get_agent(agent_id: AgentId, core: CoreDep) -> AgentDetailView:
     """One agent, with the ids of its tasks in flight."""
     candidate = await core.lifecycle.get_agent(agent_id)
     tasks = await core.storage.agent_tasks(agent_id)
-    view = AgentView.of(candidate)
+    view = AgentView.of(candidate, core.lifecycle.mode)
     return AgentDetailView(**view.model_dump(), task_ids=[task.id for task in tasks])
 
 
@@ -94,16 +94,16 @@ async def update_agent(agent_id: AgentId, body: AgentPatch, lifecycle: Lifecycle
     draining = given.pop("draining", None)
     if "agent_name" in given:
         given["name"] = given.pop("agent_name")
-    return AgentView.of(await lifecycle.update_agent(agent_id, given, draining))
+    return AgentView.of(await lifecycle.update_agent(agent_id, given, draining), lifecycle.mode)
 
 
 @router.delete("/agent/{agent_id}", responses=FINDING)
 async def deregister_agent(agent_id: AgentId, lifecycle: LifecycleDep) -> AgentView:
     """No new tasks; a running one may finish by its deadline."""
-    return AgentView.of(await lifecycle.deregister_agent(agent_id))
+    return AgentView.of(await lifecycle.deregister_agent(agent_id), lifecycle.mode)
 
 
 @router.post("/agent/{agent_id}/drain", status_code=202, responses=CONTENDING)
 async def drain_agent(agent_id: AgentId, lifecycle: LifecycleDep) -> AgentView:
     """No new tasks until `PATCH agent/{id}` with `draining` false."""
-    return AgentView.of(await lifecycle.drain_agent(agent_id))
+    return AgentView.of(await lifecycle.drain_agent(agent_id), lifecycle.mode)

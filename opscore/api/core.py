@@ -64,7 +64,7 @@ class Core:
 
     def __post_init__(self) -> None:
         settings = self.settings
-        self.engine = Engine(self.storage, self.clock, settings.policy)
+        self.engine = Engine(self.storage, self.clock, settings.policy, settings.agentkit_api_url)
         self.engine.subscribe(log_events)
         self.catalog = Catalog(self.engine)
         limits = Limits(settings.queue_limit, settings.queue_bytes, settings.endpoint_policy)
@@ -90,6 +90,7 @@ class Core:
     async def start(self) -> None:
         crash_point("start.storage-open")
         await self.presence.join()
+        await self.engine.routes.load()
         if self.settings.workflows_dir is not None:
             with log_operation("load_workflow_templates"):
                 await self.catalog.load_folder(self.settings.workflows_dir)
@@ -97,6 +98,7 @@ class Core:
         self._spawn("dispatcher", self.dispatcher.run)
         self._spawn("leases", self.dispatcher.keep_leases)
         self._spawn("timekeeper", self.timekeeper.run)
+        self._spawn("route selector", self.engine.routes.run)
         self._spawn("orphaned tasks", self.orphans.run)
         self._spawn("housekeeper", self.housekeeper.run)
         self._spawn("retention", self.retention.run)

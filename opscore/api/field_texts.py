@@ -190,6 +190,10 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "agentkitForwards": ("What was learned of AgentKit.", COMPOSED),
     "agentkitBreakerOpenUntil": ("Until when AgentKit is not called.", None),
     "ForwardsView.state": ("Whether what AgentKit accepts arrives.", "proved"),
+    "ForwardsView.message": (
+        "What was learned and what it means, in one sentence.",
+        "AgentKit's forwards reach agents; tasks go through AgentKit.",
+    ),
     "nextProbe": ("When a task tries the way through AgentKit again.", None),
     "agents": ("How many agents are known.", 3),
     "sessions": ("How many sessions are kept.", 120),

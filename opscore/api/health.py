@@ -10,6 +10,7 @@ from opscore.api.dependencies import CoreDep, has_key
 from opscore.api.observation import Observation, observe
 from opscore.api.views import View
 from opscore.models import Counts, DispatchMode, Forwards, Replica
+from opscore.workflow.forwarding import describe
 
 router = APIRouter(tags=["service"])
 
@@ -38,6 +39,7 @@ class ForwardsView(View):
     state: Forwards
     since: datetime | None
     next_probe: datetime | None
+    message: str
 
 
 class ReplicaView(View):
@@ -126,13 +128,16 @@ def _shown(replica: Replica, core: Core, named: bool) -> ReplicaView:
 
 def _readiness(core: Core, seen: Observation, named: bool) -> ReadyView:
     counts = seen.counts or Counts()
-    known = core.engine.agentkit
+    known = core.engine.routes.known
     return ReadyView(
         status="not ready" if seen.reasons else "ready",
         reasons=list(seen.reasons if named else seen.public_reasons),
         dispatch_mode=core.engine.policy.mode,
         agentkit_forwards=ForwardsView(
-            state=known.forwards, since=known.since, next_probe=known.next_probe
+            state=known.forwards,
+            since=known.since,
+            next_probe=known.next_probe,
+            message=describe(known),
         ),
         agentkit_breaker_open_until=core.dispatcher.upstream.open_until,
         agents=counts.agents,

@@ -17,6 +17,7 @@ from opscore.models import (
     ANY_ENDPOINT,
     HIGHEST_PRIORITY,
     Agent,
+    AgentKitKnowledge,
     Event,
     IdempotencyRecord,
     WebhookReceipt,
@@ -98,6 +99,8 @@ class ImportRules:
             case IdempotencyRecord():
                 self._check_new("idempotencyKey", record.key)
                 _check_text(_TOKEN, "key", record.key)
+            case AgentKitKnowledge():
+                self._check_new("agentkit", record.agentkit)
 
     def _check_new(self, *key: object) -> None:
         number = hash(key)

@@ -100,7 +100,8 @@ class Agent:
     """`deregistered_at` is wall time: AgentKit's announcements are compared with it.
 
     `prefer_direct_until` is set when AgentKit did not reach the agent: until then its tasks go
-    straight to it, and from then on one tries AgentKit again.
+    straight to it, and from then on one tries AgentKit again. An agent `on_trial` gets one task at
+    a time until a result counts or it reports idle; a lost one is tried like that at `trial_at`.
 
     `agentkit_name` is the name under which AgentKit announced the agent, at `announced_at`; an
     operator's own registration has neither. After a restart AgentKit knows the same agent under
@@ -132,6 +133,9 @@ class Agent:
     prefer_direct_until: datetime | None = None
     delivery_failures: int = 0
     missed_deadlines: int = 0
+    on_trial: bool = False
+    trial_at: datetime | None = None
+    times_lost: int = 0
     open_entries: tuple[OpenEntry, ...] = ()
     names_tasks: bool | None = None
     recent_reports: str = ""
@@ -139,10 +143,12 @@ class Agent:
 
     @property
     def due_at(self) -> datetime | None:
-        """When the first of the agent's holds ends by itself."""
+        """When the first of the agent's holds ends by itself, or a lost agent is tried again."""
         moments = [entry.until for entry in self.open_entries if entry.holds]
         if self.hold is not None and self.hold.until is not None:
             moments.append(self.hold.until)
+        if self.trial_at is not None and self.standing is Standing.LOST:
+            moments.append(self.trial_at)
         return min(moments, default=None)
 
 
@@ -172,7 +178,7 @@ def slots(agent: Agent) -> int:
         return 0
     if any(entry.holds for entry in agent.open_entries):
         return 0
-    return 1 if agent.delivery_failures >= BREAKER_THRESHOLD else agent.concurrency
+    return 1 if agent.on_trial else agent.concurrency
 
 
 def availability(agent: Agent, in_flight: int) -> Availability:

@@ -6,7 +6,7 @@ from datetime import datetime
 from opscore.models.agent import Agent
 from opscore.models.definition import WorkflowRevision
 from opscore.models.event import Event
-from opscore.models.forwards import ForwardObservation
+from opscore.models.forwards import AgentKitKnowledge, ForwardObservation
 from opscore.models.session import WorkflowSession
 from opscore.models.task import Task
 
@@ -35,7 +35,8 @@ class Change:
     """Each record carries `rev` = the stored one + 1 (1 for a new record).
 
     `may_ready` says that a task may have become ready: the dispatcher is woken after the write.
-    `observation` is what the decision saw of AgentKit's forwards, if anything.
+    `observation` is what the decision saw of AgentKit's forwards, if anything, and `agentkit`
+    what was learned of them.
     `abandoned` are tasks taken from their agents, who are told to stop, as well as can be.
     `uncounted` tells an agent in one sentence why its report moved no task.
     """
@@ -50,5 +51,6 @@ class Change:
     idempotency: IdempotencyRecord | None = None
     may_ready: bool = False
     observation: ForwardObservation | None = None
+    agentkit: AgentKitKnowledge | None = None
     abandoned: tuple[Task, ...] = ()
     uncounted: str | None = None

@@ -9,6 +9,7 @@ from opscore.models import (
     Agent,
     AgentFacts,
     AgentFilter,
+    AgentKitKnowledge,
     Candidate,
     Change,
     Claim,
@@ -122,13 +123,13 @@ class Storage(ABC):
     async def apply(self, change: Change) -> None:
         """Write the whole change or nothing of it.
 
-        Each agent, session and task must carry the stored `rev` + 1, or 1 if it is new;
-        otherwise VersionConflictError. So must each session be stored that only events name, or
-        nobody would ever forget them, and a new agent must have the state that the early report
-        kept for it says, which is dropped then. A workflow revision must be the newest stored
-        one + 1, or VersionConflictError. With it, revisions of the workflow are deleted that are
-        older than its newest `REVISIONS_KEPT` and that no stored session has; one whose
-        definition is equal to that of a session may stay.
+        Each agent, session and task, and what was learned of AgentKit, must carry the stored
+        `rev` + 1, or 1 if it is new; otherwise VersionConflictError. So must each session be
+        stored that only events name, or nobody would ever forget them, and a new agent must have
+        the state that the early report kept for it says, which is dropped then. A workflow
+        revision must be the newest stored one + 1, or VersionConflictError. With it, revisions of
+        the workflow are deleted that are older than its newest `REVISIONS_KEPT` and that no
+        stored session has; one whose definition is equal to that of a session may stay.
 
         A receipt that is stored already raises WebhookReplayedError; a stored key raises
         IdempotencyKeyUsedError, until `idempotency` found it expired or `prune` removed it.
@@ -265,6 +266,10 @@ class Storage(ABC):
     @abstractmethod
     async def idempotency(self, key: str, now: datetime) -> IdempotencyRecord | None:
         """The record of a key unless it has expired."""
+
+    @abstractmethod
+    async def agentkit_knowledge(self, agentkit: str) -> AgentKitKnowledge | None:
+        """Return what was learned of the AgentKit at this address."""
 
     @abstractmethod
     async def counts(self) -> Counts:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from opscore.models import (
     Agent,
+    AgentKitKnowledge,
     Event,
     IdempotencyRecord,
     StateReport,
@@ -74,5 +75,6 @@ Portable = (
     | EarlyReport
     | WebhookReceipt
     | IdempotencyRecord
+    | AgentKitKnowledge
 )
 """The kinds in the order in which they are exported and loaded."""

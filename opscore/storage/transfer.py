@@ -16,6 +16,7 @@ import orjson
 
 from opscore.exceptions import OpsCoreError
 from opscore.models import (
+    AgentKitKnowledge,
     Event,
     IdempotencyRecord,
     WebhookReceipt,
@@ -56,6 +57,7 @@ KINDS: dict[str, type[Portable]] = {
     "earlyReport": EarlyReport,
     "receipt": WebhookReceipt,
     "idempotencyKey": IdempotencyRecord,
+    "agentkit": AgentKitKnowledge,
 }
 _NAMES = {kind: name for name, kind in KINDS.items()}
 _SUM_BELOW = 1 << 256

@@ -27,7 +27,7 @@ from opscore.storage import Storage
 from opscore.tracing import Tracer
 from opscore.workflow.decisions import run_deadline
 from opscore.workflow.engine import Engine
-from opscore.workflow.forwarding import after_probe, choose, claim_plan, is_probe_due
+from opscore.workflow.forwarding import claim_plan
 from opscore.workflow.in_flight import InFlightMessage, InFlightMessages
 from opscore.workflow.queue import Gate, Reason
 from opscore.workflow.upstream import Upstream, blames
@@ -231,7 +231,8 @@ class Dispatcher:
         superseded = self._messages.by_task.get(claim.task.id)
         if superseded is not None:
             superseded.abort()
-        via = self._route(claim)
+        has_room = self.upstream.room(self._messages.at_agentkit) > 0
+        via = self._engine.routes.choose(claim.task, claim.agent, has_room)
         is_agentkit = via is Delivery.AGENTKIT
         message = self._messages.add(claim, via, probe=is_agentkit and self.upstream.is_on_trial)
         work = self._dispatch(message)
@@ -309,16 +310,6 @@ class Dispatcher:
 
     async def _pause(self, duration: timedelta) -> None:
         await self._clock.wait(asyncio.Event(), self._clock.now() + duration)
-
-    def _route(self, claim: Claim) -> Delivery:
-        known, now = self._engine.agentkit, self._clock.now()
-        has_room = self.upstream.room(self._messages.at_agentkit) > 0
-        via = choose(self._engine.policy.mode, known, claim.task, claim.agent, now, has_room)
-        tests_forwards = claim.task.message_type is MessageType.WORKFLOW_TASK
-        if via is Delivery.AGENTKIT and tests_forwards and is_probe_due(known, now):
-            every = self._engine.policy.probe_interval
-            self._engine.agentkit = after_probe(known, now, every)
-        return via
 
     async def _send(self, message: InFlightMessage) -> Outcome:
         claim = message.claim

@@ -9,17 +9,15 @@ from typing import Any, TypeVar
 
 from opscore.clock import Clock
 from opscore.crash_points import crash_point
-from opscore.exceptions import StorageError, VersionConflictError
+from opscore.exceptions import VersionConflictError
 from opscore.models import (
     Agent,
-    AgentKitKnowledge,
     Answered,
     Change,
     Claim,
     Delivery,
     Event,
     EventType,
-    ForwardObservation,
     IdempotencyRecord,
     Outcome,
     Policy,
@@ -36,7 +34,7 @@ from opscore.storage.damage import await_or_none
 from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.workflow import decisions
 from opscore.workflow.decisions import Context, Registered
-from opscore.workflow.forwarding import describe, observe
+from opscore.workflow.route_selector import RouteSelector
 from opscore.workflow.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -54,11 +52,12 @@ _LONGEST_PAUSE = 0.05
 class Engine:
     """The one way by which agents, sessions and tasks change."""
 
-    def __init__(self, storage: Storage, clock: Clock, policy: Policy) -> None:
+    def __init__(self, storage: Storage, clock: Clock, policy: Policy, agentkit: str = "") -> None:
+        """`agentkit` is the address of AgentKit: what is learned, is learned of it."""
         self.storage = storage
         self.clock = clock
         self.policy = policy
-        self.agentkit = AgentKitKnowledge()
+        self.routes = RouteSelector(storage, clock, policy, agentkit, self.apply)
         self._listeners: list[Listener] = []
         self._turns = Turns()
 
@@ -275,7 +274,7 @@ class Engine:
         self.tell(change)
         crash_point("apply.told")
         if change.observation is not None:
-            await self._learn(change.observation)
+            await self.routes.observe(change.observation)
 
     def tell(self, change: Change) -> None:
         """Tell who listens of a change that is stored."""
@@ -341,22 +340,8 @@ class Engine:
             now=self.clock.now(),
             wall=self.clock.wall(),
             policy=self.policy,
-            forwards=self.agentkit.forwards,
+            forwards=self.routes.known.forwards,
         )
-
-    async def _learn(self, seen: ForwardObservation) -> None:
-        before, now = self.agentkit, self.clock.now()
-        self.agentkit = observe(before, seen, now, self.policy.probe_interval)
-        if before.forwards is self.agentkit.forwards:
-            return
-        crash_point("forwarding.learned")
-        logger.warning("%s", describe(self.agentkit))
-        data = {"forwards": self.agentkit.forwards.value, "before": before.forwards.value}
-        try:
-            await self.apply(Change(events=(Event(EventType.DELIVERY_LEARNED, now, data=data),)))
-        except StorageError as error:
-            # What taught it is stored already, so its caller must not try again.
-            logger.warning("No event tells what was learned of AgentKit: %s", error.detail)
 
 
 def _as_claimed(claim: Claim, outcome: Outcome) -> TaskFacts | None:

@@ -115,7 +115,7 @@ def describe(known: AgentKitKnowledge) -> str:
         )
     if known.unreached:
         return (
-            f"AgentKit's forwards reach agents, but not agent {', '.join(known.unreached)}, whose "
-            "tasks go straight to it."
+            "AgentKit's forwards reach agents, but have missed one; its tasks go straight to it "
+            "and all others through AgentKit."
         )
     return "AgentKit's forwards reach agents; tasks go through AgentKit."

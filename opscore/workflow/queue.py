@@ -8,6 +8,7 @@ from opscore.models import (
     Availability,
     Candidate,
     ClaimScope,
+    DispatchMode,
     HoldReason,
     LaneFacts,
     Standing,
@@ -31,6 +32,7 @@ class Reason(StrEnum):
     AGENT_LOST = "agent_lost"
     AGENT_DEREGISTERED = "agent_deregistered"
     AGENT_NOT_REGISTERED = "agent_not_registered"
+    NO_ENDPOINT = "no_endpoint"
     NO_CAPABLE_AGENT = "no_capable_agent"
     NO_AVAILABLE_AGENT = "no_available_agent"
     BREAKER_OPEN = "breaker_open"
@@ -134,6 +136,10 @@ _HOLDS = {
     HoldReason.HOST_BUSY: "waits: its host has as many messages under way as one host may have",
 }
 
+NO_ENDPOINT = "no contactEndpoint, which OPSCORE_DISPATCH_MODE=direct needs"
+TRIAL = "is on trial after failures and gets one task at a time"
+_TRIAL_ENDS = "a result of it counts or it reports idle"
+
 _STANDINGS = {
     Standing.DRAINING: (Reason.AGENT_DRAINING, "is draining", "it is put back to work"),
     Standing.LOST: (Reason.AGENT_LOST, "is lost", "it reports a state or registers again"),
@@ -145,13 +151,15 @@ _STANDINGS = {
 }
 
 
-def explain(task: Task, lane: LaneFacts, gate: Gate | None) -> Explanation:
+def explain(
+    task: Task, lane: LaneFacts, gate: Gate | None, mode: DispatchMode = DispatchMode.AUTO
+) -> Explanation:
     """Everything that can be said about why the task waits."""
     if task.status is TaskStatus.DELAYED:
         reason = _delayed(task)
         return Explanation(reason, unblocked_by=_ways_out(task, reason, ()))
-    obstacles = tuple(_obstacle(candidate) for candidate in lane.candidates)
-    reason = pending_reason(task, lane, gate)
+    obstacles = tuple(_obstacle(candidate, task, mode) for candidate in lane.candidates)
+    reason = pending_reason(task, lane, gate, mode)
     return Explanation(
         reason,
         obstacles,
@@ -161,12 +169,14 @@ def explain(task: Task, lane: LaneFacts, gate: Gate | None) -> Explanation:
     )
 
 
-def pending_reason(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingReason:
+def pending_reason(
+    task: Task, lane: LaneFacts, gate: Gate | None, mode: DispatchMode = DispatchMode.AUTO
+) -> PendingReason:
     if task.status is TaskStatus.DELAYED:
         return _delayed(task)
     if not lane.candidates:
         return _nobody(task)
-    obstacles = [_obstacle(candidate) for candidate in lane.candidates]
+    obstacles = [_obstacle(candidate, task, mode) for candidate in lane.candidates]
     if any(obstacle.code is Reason.READY for obstacle in obstacles):
         return _gated(task, lane, gate)
     if len(obstacles) == 1:
@@ -201,8 +211,11 @@ def _gated(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingReason:
 
 def _has_other_way(task: Task, lane: LaneFacts) -> bool:
     """Whether a free agent can be sent the task without AgentKit."""
-    free = (one for one in lane.candidates if _obstacle(one).code is Reason.READY)
-    return any(ClaimScope.DIRECT.permits(task, one.agent) for one in free)
+    return any(
+        ClaimScope.DIRECT.permits(task, one.agent)
+        and _obstacle(one, task, DispatchMode.AUTO).code is Reason.READY
+        for one in lane.candidates
+    )
 
 
 def _nobody_free(task: Task, lane: LaneFacts, obstacles: list[Obstacle]) -> PendingReason:
@@ -223,14 +236,21 @@ _WORDS = {
     Reason.AGENT_DRAINING: "draining",
     Reason.AGENT_LOST: "lost",
     Reason.AGENT_DEREGISTERED: "deregistered",
+    Reason.NO_ENDPOINT: "without a contactEndpoint",
 }
 
 
-def _obstacle(candidate: Candidate) -> Obstacle:
+def _obstacle(candidate: Candidate, task: Task, mode: DispatchMode) -> Obstacle:
     agent = candidate.agent
+    if mode is DispatchMode.DIRECT and not ClaimScope.DIRECT_AND_TOOLS.permits(task, agent):
+        remedy = "it registers with a contactEndpoint"
+        return _about(candidate, Reason.NO_ENDPOINT, f"has {NO_ENDPOINT}", remedy)
     if agent.standing in _STANDINGS:
         code, what, remedy = _STANDINGS[agent.standing]
         why = f": {agent.standing_reason}" if agent.standing_reason else ""
+        until = agent.trial_at if agent.standing is Standing.LOST else None
+        if until is not None:
+            remedy += f", or one task is tried at {until:%Y-%m-%dT%H:%M:%SZ}"
         return _about(candidate, code, f"{what}{why}", remedy, agent.standing_since)
     hold = current_hold(agent)
     if hold is not None:
@@ -241,8 +261,11 @@ def _obstacle(candidate: Candidate) -> Obstacle:
     if candidate.in_flight >= slots(agent):
         is_full = availability(agent, candidate.in_flight) is Availability.BUSY
         limit = f"{candidate.in_flight} of {agent.concurrency} tasks"
-        what = f"has {limit} in flight" if is_full else f"is on trial with {limit} in flight"
-        return _about(candidate, Reason.AGENT_BUSY, what, "one of its tasks ends")
+        if is_full:
+            what = f"has {limit} in flight"
+            return _about(candidate, Reason.AGENT_BUSY, what, "one of its tasks ends")
+        what = f"{TRIAL}; it has {limit} in flight"
+        return _about(candidate, Reason.AGENT_BUSY, what, _TRIAL_ENDS)
     return _about(candidate, Reason.READY, "is free", "the tasks before it are dispatched")
 
 

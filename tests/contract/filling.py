@@ -4,10 +4,12 @@ import random
 from typing import Any
 
 from opscore.models import (
+    AgentKitKnowledge,
     Change,
     ClaimScope,
     Event,
     EventType,
+    Forwards,
     Hold,
     HoldReason,
     IdempotencyRecord,
@@ -95,6 +97,9 @@ async def _put_the_rest(storage: Storage) -> None:
         record = IdempotencyRecord(f"k{number}", "f", builders.SESSION, at(900 + number), "flow")
         report = Event(EventType.AGENT_STATE, at(number), "a1", data={"state": "idle", "n": 1.0})
         await storage.apply(Change(receipt=receipt, idempotency=record, events=(report,)))
+        address = f"http://agentkit-{number}:8080"
+        learned = AgentKitKnowledge(address, Forwards.DISPROVED, at(1), at(601), rev=1)
+        await storage.apply(Change(agentkit=learned))
         await storage.keep_early_report(builders.report(agent_id=f"e{number}"), at(9 + number))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from opscore.models import (
-    BREAKER_THRESHOLD,
     Change,
     ClaimScope,
     EventType,
@@ -270,19 +269,13 @@ async def test_agents_share_the_work_of_one_claim(storage: Storage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("concurrency", "failures", "expected"),
-    [
-        (1, 0, 1),
-        (3, 0, 3),
-        (3, BREAKER_THRESHOLD - 1, 3),
-        (3, BREAKER_THRESHOLD, 1),
-        (1, BREAKER_THRESHOLD + 2, 1),
-    ],
+    ("concurrency", "on_trial", "expected"),
+    [(1, False, 1), (3, False, 3), (3, True, 1), (1, True, 1)],
 )
 async def test_an_agent_has_its_concurrency_and_one_slot_while_on_trial(
-    storage: Storage, concurrency: int, failures: int, expected: int
+    storage: Storage, concurrency: int, on_trial: bool, expected: int
 ) -> None:
-    await put(storage, builders.agent(concurrency=concurrency, delivery_failures=failures))
+    await put(storage, builders.agent(concurrency=concurrency, on_trial=on_trial))
     await queue(storage, range(5))
     assert len(await claim(storage)) == expected
     assert await claim(storage) == []

@@ -191,7 +191,7 @@ class World:
         return posts
 
     def _route(self, claim: Claim) -> Delivery:
-        policy, known = self.engine.policy, self.engine.agentkit
+        policy, known = self.engine.policy, self.engine.routes.known
         return choose(policy.mode, known, claim.task, claim.agent, self.clock.now())
 
     def pass_time(self, seconds: float) -> None:

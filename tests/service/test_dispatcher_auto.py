@@ -51,7 +51,7 @@ async def losing_house(build: Builder, courier: Switchboard) -> House:
     first = await house.trigger()
     await house.pass_time(10)
     await finish(house, first.id)
-    assert house.engine.agentkit.forwards is Forwards.DISPROVED
+    assert house.engine.routes.known.forwards is Forwards.DISPROVED
     return house
 
 
@@ -97,7 +97,7 @@ async def test_every_ten_minutes_one_task_tries_agentkit_out(build: Builder) -> 
     assert courier.routes[4:] == [DIRECT]
     for session in sessions:
         await finish(house, session.id)
-    assert house.engine.agentkit.forwards is Forwards.DISPROVED
+    assert house.engine.routes.known.forwards is Forwards.DISPROVED
     await house.pass_time(590, step=10)
     sessions = [await house.trigger() for _ in range(2)]
     assert courier.routes[5:] == [DIRECT, DIRECT]
@@ -117,7 +117,7 @@ async def test_a_mended_agentkit_is_noticed(build: Builder) -> None:
     probe = await house.trigger()
     task = await house.task(probe.id)
     await hear(house, "active", task.id)
-    assert house.engine.agentkit.forwards is Forwards.PROVED
+    assert house.engine.routes.known.forwards is Forwards.PROVED
     await house.trigger()
     assert courier.routes == [AGENTKIT, AGENTKIT]
     learned = await house.events(EventType.DELIVERY_LEARNED)
@@ -130,7 +130,7 @@ async def test_a_sign_of_life_after_a_forward_proves_it(build: Builder) -> None:
     await house.register()
     session = await house.trigger()
     await hear(house, "BUSY")
-    assert house.engine.agentkit.forwards is Forwards.PROVED
+    assert house.engine.routes.known.forwards is Forwards.PROVED
     await hear(house, "IDLE")
     assert (await house.session(session.id)).status is SessionStatus.COMPLETED
     assert courier.routes == [AGENTKIT]
@@ -144,7 +144,7 @@ async def test_silence_that_no_direct_delivery_follows_disproves_nothing(build: 
     await house.trigger()
     await house.pass_time(10)
     assert courier.routes[:2] == [AGENTKIT, DIRECT]
-    assert house.engine.agentkit.forwards is Forwards.UNKNOWN
+    assert house.engine.routes.known.forwards is Forwards.UNKNOWN
 
 
 async def test_an_agent_without_an_endpoint_is_only_reached_by_agentkit(build: Builder) -> None:
@@ -203,7 +203,7 @@ async def test_other_modes_know_one_way(build: Builder, mode: DispatchMode, via:
     await house.trigger()
     await house.pass_time(40)
     assert set(courier.routes) == {via}
-    assert house.engine.agentkit.forwards is Forwards.UNKNOWN
+    assert house.engine.routes.known.forwards is Forwards.UNKNOWN
 
 
 @pytest.mark.parametrize("proved", [True, False])
@@ -217,7 +217,7 @@ async def test_silence_is_the_agents_fault_only_where_forwards_are_known_to_arri
         session = await house.trigger()
         await hear(house, "active")
         await finish(house, session.id)
-        assert house.engine.agentkit.forwards is Forwards.PROVED
+        assert house.engine.routes.known.forwards is Forwards.PROVED
     await house.trigger()
     await house.pass_time(60)
     standing = (await house.lifecycle.get_agent("a1")).agent.standing
@@ -262,7 +262,7 @@ async def test_work_goes_on_directly_at_once_when_agentkit_does_not_take_it(
         assert (await house.session(session.id)).status is SessionStatus.COMPLETED
     assert {task.retries for task in await house.tasks()} == {0}
     assert (await house.lifecycle.get_agent("a1")).agent.standing is Standing.REGISTERED
-    assert house.engine.agentkit.forwards is Forwards.UNKNOWN
+    assert house.engine.routes.known.forwards is Forwards.UNKNOWN
 
 
 @pytest.mark.fault("F102")
@@ -293,7 +293,7 @@ async def proved_house(build: Builder, courier: Switchboard) -> House:
     first = await house.trigger()
     await hear(house, "active")
     await finish(house, first.id)
-    assert house.engine.agentkit.forwards is Forwards.PROVED
+    assert house.engine.routes.known.forwards is Forwards.PROVED
     courier.calls.clear()
     return house
 
@@ -303,7 +303,7 @@ async def test_slow_agent_gets_its_task_once_where_forwards_are_proved(build: Bu
     courier = Switchboard()
     house = await proved_house(build, courier)
     await house.register("slow")
-    known = house.engine.agentkit
+    known = house.engine.routes.known
     session = await house.trigger(agent_id="slow")
     await house.pass_time(15)
     assert courier.routes == [AGENTKIT]
@@ -311,7 +311,7 @@ async def test_slow_agent_gets_its_task_once_where_forwards_are_proved(build: Bu
     await house.lifecycle.set_state(StateReport("slow", "active", {"taskId": task.id}))
     await house.lifecycle.set_state(StateReport("slow", "idle", {"taskId": task.id}))
     assert (await house.session(session.id)).status is SessionStatus.COMPLETED
-    assert (courier.routes, house.engine.agentkit) == ([AGENTKIT], known)
+    assert (courier.routes, house.engine.routes.known) == ([AGENTKIT], known)
 
 
 @pytest.mark.fault("F103")
@@ -328,7 +328,7 @@ async def test_proved_forwards_are_disproved_by_two_agents_and_not_by_one(build:
         task = await house.task(session.id)
         await house.lifecycle.set_state(StateReport(agent_id, "active", {"taskId": task.id}))
         await house.lifecycle.set_state(StateReport(agent_id, "idle", {"taskId": task.id}))
-        states.append(house.engine.agentkit.forwards)
+        states.append(house.engine.routes.known.forwards)
     assert courier.routes == [AGENTKIT, DIRECT, AGENTKIT, DIRECT]
     assert states == [Forwards.PROVED, Forwards.DISPROVED]
 
@@ -362,3 +362,46 @@ async def test_task_with_a_short_run_deadline_reaches_its_agent_directly_within_
     await house.pass_time(3, step=0.5)
     assert courier.routes == [AGENTKIT, DIRECT]
     assert (await house.task()).retries == 0
+
+
+# --- other modes ------------------------------------------------------------------------------
+
+
+async def test_agent_without_an_endpoint_is_sent_nothing_in_direct_mode_and_says_so(
+    build: Builder,
+) -> None:
+    courier = Switchboard(always=Answered("done"))
+    house = await build(courier, Policy(mode=DispatchMode.DIRECT))
+    await house.register(contact_endpoint=None)
+    session = await house.trigger()
+    await house.pass_time(60)
+    task = await house.task(session.id)
+    assert (courier.calls, task.attempt, task.retries) == ([], 0, 0)
+    said = await house.lifecycle.explain(task, house.dispatcher.gate())
+    assert said.reason.code is Reason.NO_ENDPOINT
+    assert said.unblocked_by == ("Agent a1: it registers with a contactEndpoint.",)
+    tool = step("one", message_type=MessageType.TOOL_INVOCATION, tool_name="calc")
+    await house.trigger(tool)
+    assert courier.routes == [AGENTKIT]
+    await house.register()
+    await house.pass_time(1)
+    assert courier.routes == [AGENTKIT, DIRECT]
+    assert (await house.session(session.id)).output == "done"
+
+
+async def test_lost_agent_in_agentkit_mode_is_tried_again_and_comes_back(build: Builder) -> None:
+    courier = Switchboard(always=UNKNOWN_AGENT)
+    policy = Policy(mode=DispatchMode.AGENTKIT, probe_interval=timedelta(seconds=60))
+    house = await build(courier, policy)
+    await house.register(concurrency=2)
+    await house.trigger()
+    await house.pass_time(70)
+    assert (await house.lifecycle.get_agent("a1")).agent.standing is Standing.LOST
+    courier.always = Answered("back")
+    courier.calls.clear()
+    sessions = [await house.trigger() for _ in range(3)]
+    assert courier.calls == []
+    await house.pass_time(60)
+    assert {(await house.session(one.id)).output for one in sessions} == {"back"}
+    agent = (await house.lifecycle.get_agent("a1")).agent
+    assert (agent.standing, agent.on_trial, agent.times_lost) == (Standing.REGISTERED, False, 0)

@@ -52,8 +52,8 @@ async def test_what_is_stored_counts_though_what_it_taught_could_not_be_told(
     seen = ForwardObservation("a1", arrived=True)
     change = Change(events=(Event(EventType.AGENT_LOST, at(0)),), observation=seen)
     await house.engine.apply(change)
-    assert house.engine.agentkit.forwards is Forwards.PROVED
-    assert "No event tells what was learned of AgentKit" in caplog.text
+    assert house.engine.routes.known.forwards is Forwards.PROVED
+    assert "What was learned of AgentKit is not stored" in caplog.text
     assert [event.type for event in await house.events()] == [EventType.AGENT_LOST]
 
 

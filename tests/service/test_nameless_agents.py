@@ -59,7 +59,7 @@ class NamelessMachine(RuleBasedStateMachine):
         policy = self.world.engine.policy
         run = timedelta(seconds=20)
         self.world.engine.policy = replace(policy, mode=DispatchMode.DIRECT, run_timeout=run)
-        self.world.engine.agentkit = AgentKitKnowledge(forwards=Forwards.PROVED)
+        self.world.engine.routes.known = AgentKitKnowledge(forwards=Forwards.PROVED)
         for one in self.agents:
             registration = Registration(
                 one,

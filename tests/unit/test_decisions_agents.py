@@ -143,7 +143,7 @@ def test_what_makes_an_agent_fit_for_more_wakes_the_dispatcher(
 
 
 def test_a_new_endpoint_begins_the_count_of_failures_anew() -> None:
-    known = agent(delivery_failures=6, concurrency=2)
+    known = agent(delivery_failures=6, concurrency=2, on_trial=True)
     registered = register(known, contact_endpoint="http://127.0.0.1:7/")
     assert after(registered).delivery_failures == 0
     assert registered.change.may_ready

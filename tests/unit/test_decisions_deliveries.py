@@ -237,6 +237,36 @@ def test_a_direct_delivery_that_works_ends_the_count(
     assert [one.delivery_failures for one in agents or (who,)] == [after]
 
 
-def test_a_delivery_that_works_gives_an_agent_on_trial_its_slots_back() -> None:
-    who = agent(delivery_failures=6, concurrency=3)
-    assert settle(dispatched(), Accepted(), DIRECT, who=who).may_ready
+ON_TRIAL = agent(delivery_failures=6, concurrency=3, on_trial=True)
+
+
+def test_accepted_delivery_does_not_end_a_trial() -> None:
+    after = settle(dispatched(), Accepted(), DIRECT, who=ON_TRIAL).agents[0]
+    assert (after.on_trial, after.delivery_failures) == (True, 0)
+
+
+def test_result_of_an_agent_on_trial_ends_the_trial_and_gives_its_slots_back() -> None:
+    change = settle(dispatched(), Answered(1), DIRECT, who=ON_TRIAL)
+    assert not change.agents[0].on_trial
+    assert change.may_ready
+
+
+def test_fallback_result_does_not_end_a_trial() -> None:
+    where = session(step(fallback=FallbackResult(1)))
+    rejected = failure(FailureCode.REJECTED, terminal=True)
+    change = settle(dispatched(), rejected, DIRECT, who=ON_TRIAL, where=where)
+    assert became(change) == "completed"
+    assert change.agents[0].on_trial
+
+
+def test_trial_begins_with_the_rest_after_failed_deliveries() -> None:
+    change = settle(
+        dispatched(), failure(FailureCode.UNREACHABLE), DIRECT, who=agent(delivery_failures=4)
+    )
+    assert change.agents[0].on_trial
+
+
+def test_agent_on_trial_that_agentkit_still_does_not_know_is_lost_and_its_task_waits() -> None:
+    change = settle(dispatched(), GONE, who=ON_TRIAL, mode=DispatchMode.AGENTKIT)
+    assert change.agents[0].standing is Standing.LOST
+    assert (change.tasks[0].status, change.tasks[0].retries) == (TaskStatus.QUEUED, 0)

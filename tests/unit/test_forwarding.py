@@ -130,7 +130,7 @@ def test_how_often_probes_go_can_be_set() -> None:
     [
         (UNKNOWN, "not known yet"),
         (PROVED, "AgentKit's forwards reach agents; tasks go through AgentKit."),
-        (MISSED_A1, "not agent a1"),
+        (MISSED_A1, "have missed one"),
         (DISPROVED, "do not reach agents; tasks go straight to agents"),
     ],
 )

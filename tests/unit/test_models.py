@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from opscore.models import (
-    BREAKER_THRESHOLD,
     Agent,
     Availability,
     FallbackTask,
@@ -60,7 +59,6 @@ def test_F50_a_word_outside_the_table_is_unknown(said: str) -> None:
 
 BUSY = Hold(HoldReason.REPORTED_ACTIVE, NOW)
 BROKEN = Hold(HoldReason.REPORTED_ERROR, NOW)
-TRIAL = BREAKER_THRESHOLD
 
 
 @pytest.mark.parametrize(
@@ -73,9 +71,9 @@ TRIAL = BREAKER_THRESHOLD
         (agent(hold=BUSY), 0, 0, Availability.BUSY),
         (agent(hold=BROKEN), 0, 0, Availability.UNAVAILABLE),
         (agent(concurrency=3, hold=BROKEN), 3, 0, Availability.BUSY),
-        (agent(concurrency=3, delivery_failures=TRIAL - 1), 2, 3, Availability.AVAILABLE),
-        (agent(concurrency=3, delivery_failures=TRIAL), 0, 1, Availability.AVAILABLE),
-        (agent(concurrency=3, delivery_failures=TRIAL), 1, 1, Availability.UNAVAILABLE),
+        (agent(concurrency=3, delivery_failures=7), 2, 3, Availability.AVAILABLE),
+        (agent(concurrency=3, on_trial=True), 0, 1, Availability.AVAILABLE),
+        (agent(concurrency=3, on_trial=True), 1, 1, Availability.UNAVAILABLE),
         (agent(standing=Standing.DRAINING), 0, 0, Availability.DRAINING),
         (agent(standing=Standing.LOST), 1, 0, Availability.LOST),
         (agent(standing=Standing.DEREGISTERED, hold=BUSY), 0, 0, Availability.DEREGISTERED),

@@ -122,9 +122,10 @@ def test_an_agent_out_of_service(
         (agent(name="Ada"), 1, "Agent Ada has 1 of 1 tasks in flight."),
         (agent(name="Ada", concurrency=3), 3, "Agent Ada has 3 of 3 tasks in flight."),
         (
-            agent(name="Ada", concurrency=3, delivery_failures=5),
+            agent(name="Ada", concurrency=3, on_trial=True),
             1,
-            "Agent Ada is on trial with 1 of 3 tasks in flight.",
+            "Agent Ada is on trial after failures and gets one task at a time; it has 1 of 3 tasks "
+            "in flight.",
         ),
     ],
 )
@@ -132,7 +133,8 @@ def test_a_busy_agent(who: Agent, in_flight: int, message: str) -> None:
     said = explain(task(), only(who, in_flight), None)
     assert (said.reason.code, said.reason.message) == (Reason.AGENT_BUSY, message)
     assert said.reason.since == at(-60)
-    assert said.unblocked_by == ("Agent Ada: one of its tasks ends.",)
+    remedy = "a result of it counts or it reports idle" if who.on_trial else "one of its tasks ends"
+    assert said.unblocked_by == (f"Agent Ada: {remedy}.",)
 
 
 @pytest.mark.parametrize(("other", "since"), [(-5, -5), (-90, -60)])

@@ -13,11 +13,14 @@ from opscore.models import (
     AgentState,
     Availability,
     Candidate,
+    DispatchMode,
     HoldReason,
+    Standing,
     StateWord,
     availability,
     current_hold,
 )
+from opscore.workflow.queue import NO_ENDPOINT, TRIAL
 
 
 class HoldView(View):
@@ -49,7 +52,7 @@ class AgentView(View):
     missed_deadlines: int
 
     @classmethod
-    def of(cls, candidate: Candidate) -> "AgentView":
+    def of(cls, candidate: Candidate, mode: DispatchMode) -> "AgentView":
         agent = candidate.agent
         return cls(
             agent_id=agent.id,
@@ -60,9 +63,9 @@ class AgentView(View):
             metadata=agent.metadata,
             concurrency=agent.concurrency,
             tasks_in_flight=candidate.in_flight,
-            availability=availability(agent, candidate.in_flight),
+            availability=_availability(candidate, mode),
             availability_since=agent.standing_since,
-            availability_reason=agent.standing_reason,
+            availability_reason=_availability_reason(agent, mode),
             hold=_hold(agent),
             state=agent.state.state if agent.state else None,
             state_word=agent.state.word if agent.state else None,
@@ -73,6 +76,25 @@ class AgentView(View):
             delivery_failures=agent.delivery_failures,
             missed_deadlines=agent.missed_deadlines,
         )
+
+
+def _lacks_endpoint(agent: Agent, mode: DispatchMode) -> bool:
+    is_registered = agent.standing is Standing.REGISTERED
+    return is_registered and mode is DispatchMode.DIRECT and agent.contact_endpoint is None
+
+
+def _availability(candidate: Candidate, mode: DispatchMode) -> Availability:
+    if _lacks_endpoint(candidate.agent, mode):
+        return Availability.UNAVAILABLE
+    return availability(candidate.agent, candidate.in_flight)
+
+
+def _availability_reason(agent: Agent, mode: DispatchMode) -> str | None:
+    if _lacks_endpoint(agent, mode):
+        return f"it has {NO_ENDPOINT}"
+    if agent.standing is Standing.REGISTERED and agent.on_trial:
+        return f"it {TRIAL}, until a result of it counts or it reports idle"
+    return agent.standing_reason
 
 
 def _hold(agent: Agent) -> HoldView | None:

@@ -7,7 +7,7 @@ from opscore.exceptions import (
     VersionConflictError,
     WebhookReplayedError,
 )
-from opscore.models import Agent, Change, Task, WorkflowSession
+from opscore.models import Agent, AgentKitKnowledge, Change, Task, WorkflowSession
 from opscore.storage.fitting import has_heard, only_told_of
 from opscore.storage.memory.contents import Contents
 
@@ -23,6 +23,7 @@ def check(contents: Contents, change: Change) -> None:
         and _fit(change.agents, records.agents)
         and records.sessions.keys() >= only_told_of(change)
         and all(_has_heard(contents, agent) for agent in change.agents)
+        and _fits_agentkit(contents, change.agentkit)
     ):
         raise VersionConflictError("The record was changed by someone else meanwhile.")
     if change.workflow is not None:
@@ -39,6 +40,13 @@ def _fit(given: Iterable[Record], stored: Mapping[str, Record]) -> bool:
     return all(
         record.rev == (stored[record.id].rev if record.id in stored else 0) + 1 for record in given
     )
+
+
+def _fits_agentkit(contents: Contents, learned: AgentKitKnowledge | None) -> bool:
+    if learned is None:
+        return True
+    stored = contents.agentkits.get(learned.agentkit)
+    return learned.rev == (stored.rev if stored else 0) + 1
 
 
 def _has_heard(contents: Contents, agent: Agent) -> bool:

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 
-from opscore.models import IdempotencyRecord, Retention, StateReport, WebhookReceipt
+from opscore.models import (
+    AgentKitKnowledge,
+    IdempotencyRecord,
+    Retention,
+    StateReport,
+    WebhookReceipt,
+)
 from opscore.storage.interface import EARLY_REPORT_AGE
 from opscore.storage.memory.records import Records
 
@@ -16,6 +22,7 @@ class Contents:
     early: dict[str, tuple[datetime, StateReport]] = field(default_factory=dict)
     receipts: dict[str, WebhookReceipt] = field(default_factory=dict)
     keys: dict[str, IdempotencyRecord] = field(default_factory=dict)
+    agentkits: dict[str, AgentKitKnowledge] = field(default_factory=dict)
 
 
 def forget_expired(contents: Contents, retention: Retention, now: datetime) -> dict[str, int]:

@@ -12,6 +12,7 @@ from opscore.models import (
     Agent,
     AgentFacts,
     AgentFilter,
+    AgentKitKnowledge,
     Candidate,
     Change,
     Claim,
@@ -69,6 +70,7 @@ class MemoryStorage(MemoryReplicas):
         self._early: dict[str, tuple[datetime, StateReport]] = {}
         self._receipts: dict[str, WebhookReceipt] = {}
         self._keys: dict[str, IdempotencyRecord] = {}
+        self._agentkits: dict[str, AgentKitKnowledge] = {}
 
     async def open(self) -> None:
         """Nothing to open."""
@@ -143,6 +145,8 @@ class MemoryStorage(MemoryReplicas):
             self._receipts[change.receipt.signature] = change.receipt
         if change.idempotency is not None:
             self._keys[change.idempotency.key] = change.idempotency
+        if change.agentkit is not None:
+            self._agentkits[change.agentkit.agentkit] = change.agentkit
 
     async def claim(
         self,
@@ -321,6 +325,10 @@ class MemoryStorage(MemoryReplicas):
                 return None
             return record
 
+    async def agentkit_knowledge(self, agentkit: str) -> AgentKitKnowledge | None:
+        with self._lock:
+            return self._agentkits.get(agentkit)
+
     async def counts(self) -> Counts:
         with self._lock:
             statuses = self._records.statuses
@@ -386,10 +394,11 @@ class MemoryStorage(MemoryReplicas):
                 )
             self._records, self._early = contents.records, contents.early
             self._receipts, self._keys = contents.receipts, contents.keys
+            self._agentkits = contents.agentkits
 
     @property
     def _contents(self) -> Contents:
-        return Contents(self._records, self._early, self._receipts, self._keys)
+        return Contents(self._records, self._early, self._receipts, self._keys, self._agentkits)
 
 
 _DUE_ORDER = (Kind.TASK, Kind.SESSION, Kind.AGENT)

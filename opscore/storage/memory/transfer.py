@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from opscore.models import (
+    AgentKitKnowledge,
     Event,
     IdempotencyRecord,
     WebhookReceipt,
@@ -44,6 +45,7 @@ def snapshot(contents: Contents) -> list[Iterable[Portable]]:
         [EarlyReport(report, at) for at, report in contents.early.values()],
         list(contents.receipts.values()),
         list(contents.keys.values()),
+        list(contents.agentkits.values()),
     ]
 
 
@@ -72,6 +74,8 @@ def restore(contents: Contents, record: Portable) -> None:
             contents.receipts[record.signature] = record
         case IdempotencyRecord():
             contents.keys[record.key] = record
+        case AgentKitKnowledge():
+            contents.agentkits[record.agentkit] = record
 
 
 def in_order(contents: Contents) -> None:

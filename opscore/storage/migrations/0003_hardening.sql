@@ -16,3 +16,10 @@ CREATE INDEX agents_reachable ON agents (last_used, id) WHERE in_flight < slots 
 -- What a task counts, while it waits, in the budget of what waits. Tasks of earlier versions count
 -- nothing.
 ALTER TABLE tasks ADD COLUMN queue_bytes BIGINT NOT NULL DEFAULT 0;
+
+-- What was learned of each AgentKit, by its address.
+CREATE TABLE agentkit_knowledge (
+    agentkit TEXT PRIMARY KEY,
+    rev BIGINT NOT NULL,
+    doc TEXT NOT NULL
+);

@@ -39,6 +39,9 @@ _ARMS = {
     "'' AS c, 0 AS m, 0 AS n, 0 AS k FROM webhook_receipts WHERE signature {among}",
     "key": "SELECT 'key' AS kind, key AS id, 0 AS number, '' AS a, '' AS b, '' AS c, "
     "0 AS m, 0 AS n, 0 AS k FROM idempotency_keys WHERE key {among}",
+    "agentkit": "SELECT 'agentkit' AS kind, agentkit AS id, rev AS number, '' AS a, '' AS b, "
+    "'' AS c, 0 AS m, 0 AS n, 0 AS k FROM agentkit_knowledge WHERE agentkit {among} "
+    "ORDER BY agentkit {lock}",
     "flow": "SELECT 'flow' AS kind, one.value AS id, (SELECT max(turn) FROM tasks {by_flow} "
     "WHERE status = 'queued' AND flow = one.value) AS number, '' AS a, '' AS b, '' AS c, "
     "0 AS m, 0 AS n, 0 AS k FROM {each}(?) AS one",
@@ -66,6 +69,7 @@ class Batch:
     session_revs: dict[str, int] = field(default_factory=dict)
     agent_revs: dict[str, int] = field(default_factory=dict)
     revisions: dict[str, int] = field(default_factory=dict)
+    agentkit_revs: dict[str, int] = field(default_factory=dict)
     receipts: set[str] = field(default_factory=set)
     keys: set[str] = field(default_factory=set)
     tasks: dict[str, Task] = field(default_factory=dict)
@@ -86,6 +90,8 @@ class Batch:
             self.agent_revs[agent.id], self.agents[agent.id] = agent.rev, agent
         if change.workflow is not None:
             self.revisions[change.workflow.id] = change.workflow.revision
+        if change.agentkit is not None:
+            self.agentkit_revs[change.agentkit.agentkit] = change.agentkit.rev
         if change.receipt is not None:
             self.receipts.add(change.receipt.signature)
         if change.idempotency is not None:
@@ -111,6 +117,11 @@ class Batch:
             and all(self._has_heard(agent) for agent in change.agents)
         ):
             return VersionConflictError("The record was changed by someone else meanwhile.")
+        learned = change.agentkit
+        if learned is not None:
+            rev = self.agentkit_revs.get(learned.agentkit, 0)
+            if learned.rev != rev + 1:
+                return VersionConflictError("Another replica has learned of AgentKit meanwhile.")
         saved = change.workflow
         if saved is not None and saved.revision != self.revisions.get(saved.id, 0) + 1:
             return VersionConflictError("The workflow was saved by someone else meanwhile.")
@@ -163,6 +174,7 @@ def _wanted(texts: DefinitionTexts, changes: Sequence[Change]) -> dict[str, set[
         "early": {agent.id for change in changes for agent in change.agents if agent.rev == 1},
         "definition": {texts.of(definition)[0] for definition in used},
         "workflow": {one.id for one in saved},
+        "agentkit": {change.agentkit.agentkit for change in changes if change.agentkit},
         "receipt": {change.receipt.signature for change in changes if change.receipt},
         "key": {change.idempotency.key for change in changes if change.idempotency},
         "flow": {flow_of(task) for task in queued},
@@ -190,6 +202,7 @@ def _batch(rows: Sequence[Row]) -> Batch:
         session_revs=numbers("session"),
         agent_revs=numbers("agent"),
         revisions=numbers("workflow"),
+        agentkit_revs=numbers("agentkit"),
         receipts=set(found["receipt"]),
         keys=set(found["key"]),
     )

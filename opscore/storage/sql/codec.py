@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from opscore.models import (
     Agent,
+    AgentKitKnowledge,
     Event,
     EventType,
     StateReport,
@@ -30,6 +31,7 @@ MICROSECONDS = 1_000_000
 
 _agent: TypeAdapter[Agent] = TypeAdapter(Agent)
 _task: TypeAdapter[Task] = TypeAdapter(Task)
+_agentkit: TypeAdapter[AgentKitKnowledge] = TypeAdapter(AgentKitKnowledge)
 _report: TypeAdapter[StateReport] = TypeAdapter(StateReport)
 _definition: TypeAdapter[WorkflowDefinition] = TypeAdapter(WorkflowDefinition)
 _session: TypeAdapter[WorkflowSession] = TypeAdapter(WorkflowSession)
@@ -91,6 +93,10 @@ def dump_task(task: Task) -> str:
 
 def load_task(doc: str) -> Task:
     return _tasks.get(doc)
+
+
+def load_agentkit(doc: str) -> AgentKitKnowledge:
+    return _agentkit.validate_json(doc)
 
 
 def load_report(doc: str) -> StateReport:

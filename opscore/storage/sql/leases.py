@@ -5,10 +5,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from opscore.crash_points import crash_point
-from opscore.models import IdempotencyRecord, StateReport
+from opscore.models import AgentKitKnowledge, IdempotencyRecord, StateReport
 from opscore.storage.damage import readable
 from opscore.storage.sql.batch import REGISTERING
-from opscore.storage.sql.codec import dump, load_task, micros, moment
+from opscore.storage.sql.codec import dump, load_agentkit, load_task, micros, moment
 from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import TASK_COLUMNS, task_row, upsert
 
@@ -81,6 +81,11 @@ def idempotency(key: str) -> Program[IdempotencyRecord | None]:
         return None
     fingerprint, session_id, workflow_id, expires_at = rows[0]
     return IdempotencyRecord(key, fingerprint, session_id, moment(expires_at), workflow_id)
+
+
+def agentkit_knowledge(agentkit: str) -> Program[AgentKitKnowledge | None]:
+    rows = yield Fetch("SELECT doc FROM agentkit_knowledge WHERE agentkit = ?", (agentkit,))
+    return load_agentkit(rows[0][0]) if rows else None
 
 
 def forget_key(key: str, now: datetime) -> Program[None]:

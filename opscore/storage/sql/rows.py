@@ -3,7 +3,7 @@
 from collections.abc import Container, Sequence
 from typing import Any
 
-from opscore.models import Agent, Event, Standing, Task, WorkflowSession, slots
+from opscore.models import Agent, AgentKitKnowledge, Event, Standing, Task, WorkflowSession, slots
 from opscore.storage.ordering import served_name
 from opscore.storage.sql.codec import (
     dump,
@@ -64,6 +64,7 @@ TASK_COLUMNS = (
     "queue_bytes",
     "doc",
 )
+KNOWLEDGE_COLUMNS = ("agentkit", "rev", "doc")
 EVENT_COLUMNS = ("seq", "at", "type", "agent_id", "session_id", "task_id", "data")
 
 
@@ -183,6 +184,10 @@ def task_row(task: Task, turn: int, arrival: int) -> tuple[Any, ...]:
         task.queue_bytes,
         dump_task(task),
     )
+
+
+def agentkit_row(learned: AgentKitKnowledge) -> tuple[Any, ...]:
+    return learned.agentkit, learned.rev, dump(learned)
 
 
 def event_row(event: Event, seq: int) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from opscore.models import (
     Agent,
     AgentFacts,
     AgentFilter,
+    AgentKitKnowledge,
     Candidate,
     Change,
     Claim,
@@ -242,6 +243,9 @@ class SqlStorage(Storage):
             await self._driver.write(lambda: leases.forget_key(key, now))
             return None
         return record
+
+    async def agentkit_knowledge(self, agentkit: str) -> AgentKitKnowledge | None:
+        return await self._driver.read(leases.agentkit_knowledge(agentkit))
 
     async def counts(self) -> Counts:
         return await self._driver.read(tallies.counts())

@@ -6,7 +6,13 @@ from itertools import accumulate
 from typing import Any
 
 from opscore.exceptions import ConfigurationError
-from opscore.models import Event, IdempotencyRecord, WebhookReceipt, WorkflowRevision
+from opscore.models import (
+    AgentKitKnowledge,
+    Event,
+    IdempotencyRecord,
+    WebhookReceipt,
+    WorkflowRevision,
+)
 from opscore.models import WorkflowSession as Session
 from opscore.storage.ordering import lanes_of
 from opscore.storage.portable import (
@@ -21,6 +27,7 @@ from opscore.storage.sql.codec import (
     DefinitionTexts,
     dump,
     load_agent,
+    load_agentkit,
     load_definition,
     load_event,
     load_report,
@@ -34,10 +41,12 @@ from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import (
     AGENT_COLUMNS,
     EVENT_COLUMNS,
+    KNOWLEDGE_COLUMNS,
     SESSION_COLUMNS,
     TASK_COLUMNS,
     Rows,
     agent_row,
+    agentkit_row,
     event_row,
     insert,
     lane_of,
@@ -165,6 +174,14 @@ _SHELVES = (
         ("",),
         lambda row: IdempotencyRecord(row[0], row[1], row[2], moment(row[3]), row[4]),
     ),
+    Shelf(
+        ("agentkit",),
+        "doc",
+        "agentkit_knowledge",
+        "length(doc)",
+        ("",),
+        lambda row: load_agentkit(row[1]),
+    ),
 )
 
 
@@ -194,6 +211,7 @@ _FILLED = (
     "early_reports",
     "webhook_receipts",
     "idempotency_keys",
+    "agentkit_knowledge",
 )
 
 # What follows from the records, and is kept beside them so that nobody has to count.
@@ -326,4 +344,5 @@ _STORES: Mapping[type, Callable[[Sequence[Any], DefinitionTexts], Program[None]]
             micros(one.expires_at),
         ),
     ),
+    AgentKitKnowledge: _plainly("agentkit_knowledge", KNOWLEDGE_COLUMNS, agentkit_row),
 }

@@ -16,9 +16,11 @@ from opscore.storage.sql.program import Dialect, Execute, Fetch, Program, Row
 from opscore.storage.sql.rows import (
     AGENT_COLUMNS,
     EVENT_COLUMNS,
+    KNOWLEDGE_COLUMNS,
     SESSION_COLUMNS,
     TASK_COLUMNS,
     agent_row,
+    agentkit_row,
     event_row,
     flow_of,
     insert,
@@ -67,6 +69,7 @@ def apply_changes(
     yield from _write_agents(batch)
     crash_point("write.agents-written")
     yield from _write_workflows(texts, batch)
+    yield from _write_agentkits(batch)
     yield from _write_keys(batch)
     crash_point("write.keys-written")
     events = [event for change in batch.accepted for event in change.events]
@@ -143,6 +146,14 @@ def _write_workflows(texts: DefinitionTexts, batch: Batch) -> Program[None]:
             yield Execute(_DELETE_OLD_REVISIONS, [(saved.id, saved.revision - REVISIONS_KEPT)])
         if change.deleted_workflow is not None:
             yield Execute("DELETE FROM workflows WHERE id = ?", [(change.deleted_workflow,)])
+
+
+def _write_agentkits(batch: Batch) -> Program[None]:
+    for change in batch.accepted:
+        if change.agentkit is not None:
+            known = {change.agentkit.agentkit} if change.agentkit.rev > 1 else set()
+            row = agentkit_row(change.agentkit)
+            yield from put("agentkit_knowledge", KNOWLEDGE_COLUMNS, [row], known)
 
 
 def _write_keys(batch: Batch) -> Program[None]:

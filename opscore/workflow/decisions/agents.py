@@ -26,6 +26,7 @@ from opscore.workflow.decisions.metadata import check_metadata
 from opscore.workflow.decisions.open_entries import still_open
 from opscore.workflow.decisions.states import take_early_report
 from opscore.workflow.decisions.succession import announcement, settle_name
+from opscore.workflow.decisions.trials import TRIAL_ENDED, rest_before_trial, try_lost_agent
 
 _AGENT_AT_FAULT = frozenset(
     {
@@ -107,7 +108,7 @@ def _renew(draft: Draft, agent: Agent, registration: Registration) -> Agent:
         if agent.standing is Standing.DEREGISTERED:
             changes["registered_at"] = draft.ctx.now
     if "contact_endpoint" in changes:
-        changes["delivery_failures"] = 0
+        changes |= TRIAL_ENDED
     agent = draft.agent(agent, **changes)
     type_ = EventType.AGENT_REGISTERED if returns else EventType.AGENT_UPDATED
     draft.event(type_, agent_id=agent.id, **_shown(agent), **_noted(registration))
@@ -121,8 +122,8 @@ def _back_in_service(draft: Draft) -> dict[str, Any]:
         "standing_reason": None,
         "replaced_by": None,
         "hold": None,
-        "delivery_failures": 0,
         "missed_deadlines": 0,
+        **TRIAL_ENDED,
     }
 
 
@@ -186,7 +187,7 @@ def update_agent(
     draft = Draft(ctx)
     changed = {key: value for key, value in changes.items() if getattr(agent, key) != value}
     if changed:
-        reset = {"delivery_failures": 0} if "contact_endpoint" in changed else {}
+        reset = TRIAL_ENDED if "contact_endpoint" in changed else {}
         agent = draft.agent(agent, **changed, **reset)
         draft.event(EventType.AGENT_UPDATED, agent_id=agent.id, **_shown(agent))
     if draining and agent.standing is not Standing.DRAINING:
@@ -199,6 +200,9 @@ def update_agent(
 
 def lose_silent_agent(agent: Agent, ctx: Context) -> Change:
     draft = Draft(ctx)
+    if agent.on_trial:
+        # It was lost for its silence before, and its trial is not over.
+        return draft.change()
     lose_agent(draft, agent, "it has been silent for longer than OPSCORE_SILENCE_THRESHOLD allows")
     return draft.change()
 
@@ -206,6 +210,7 @@ def lose_silent_agent(agent: Agent, ctx: Context) -> Change:
 def lose_agent(draft: Draft, agent: Agent, reason: str) -> Agent:
     if agent.standing is not Standing.REGISTERED:
         return agent
+    agent = draft.agent(agent, **rest_before_trial(draft, agent))
     return _set_standing(draft, agent, Standing.LOST, EventType.AGENT_LOST, reason)
 
 
@@ -232,7 +237,12 @@ def note_delivery_failure(draft: Draft, agent: Agent, failure: Failure) -> None:
     failures = agent.delivery_failures + 1
     if failure.code is FailureCode.UNAUTHORIZED:
         failures = max(failures, BREAKER_THRESHOLD)
-    agent = draft.agent(agent, delivery_failures=failures, prefer_direct_until=None)
+    agent = draft.agent(
+        agent,
+        delivery_failures=failures,
+        prefer_direct_until=None,
+        on_trial=agent.on_trial or failures >= BREAKER_THRESHOLD,
+    )
     if failures >= policy.lost_after_failed_deliveries:
         lose_agent(draft, agent, f"{failures} deliveries in a row failed")
     elif failures >= BREAKER_THRESHOLD:
@@ -263,8 +273,11 @@ def note_missed_deadline(draft: Draft, agent: Agent) -> None:
 
 
 def on_agent_due(agent: Agent, ctx: Context) -> Change:
-    """End the holds whose time has come."""
+    """End the holds whose time has come, and try a lost agent again."""
     draft = Draft(ctx, agent)
+    is_lost = agent.standing is Standing.LOST
+    if is_lost and agent.trial_at is not None and agent.trial_at <= ctx.now:
+        agent = try_lost_agent(draft, agent)
     if agent.hold is not None and agent.hold.until is not None and agent.hold.until <= ctx.now:
         reason = agent.hold.reason
         agent = draft.agent(agent, hold=None)

@@ -138,4 +138,5 @@ class Draft:
 
 def _offer(agent: Agent) -> tuple[object, ...]:
     """What tasks an agent can take: a change of it may make some of them ready."""
-    return slots(agent), agent.capabilities, agent.predecessors
+    has_endpoint = agent.contact_endpoint is not None
+    return slots(agent), agent.capabilities, agent.predecessors, has_endpoint

@@ -272,17 +272,19 @@ def _not_found(draft: Draft, facts: TaskFacts, task: Task, failure: Failure) -> 
     A tool is called by AgentKit and not by the agent, so a tool step says nothing of the agent.
     """
     tries = task.not_found
-    if tries < len(_NOT_FOUND_DELAYS):
+    is_on_trial = facts.agent is not None and facts.agent.on_trial
+    is_tool = task.message_type is MessageType.TOOL_INVOCATION
+    if tries < len(_NOT_FOUND_DELAYS) and (is_tool or not is_on_trial):
         again = replace(failure, free=True, retry_after=_NOT_FOUND_DELAYS[tries])
         task = draft.task(task, not_found=tries + 1)
         handle_task_failure(draft, task, facts.session, again)
         return
-    if task.message_type is MessageType.TOOL_INVOCATION:
+    if is_tool:
         handle_task_failure(draft, task, facts.session, failure)
         return
     if facts.agent is not None:
         lose_agent(draft, draft.latest(facts.agent), "AgentKit does not know it any more")
-    if task.wanted_capability is None:
+    if task.wanted_capability is None and not is_on_trial:
         handle_task_failure(draft, task, facts.session, replace(failure, terminal=True))
         return
     requeue(draft, replace(facts, task=task), failure, not_found=0, preferred_agent=None)

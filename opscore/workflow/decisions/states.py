@@ -21,6 +21,7 @@ from opscore.workflow.decisions.draft import Draft
 from opscore.workflow.decisions.open_entries import holding
 from opscore.workflow.decisions.report_contents import remember
 from opscore.workflow.decisions.report_times import ReportTime, settle_time
+from opscore.workflow.decisions.trials import TRIAL_ENDED
 
 
 def record_state(
@@ -34,7 +35,7 @@ def record_state(
             "standing": Standing.REGISTERED,
             "standing_since": draft.ctx.now,
             "standing_reason": None,
-            "delivery_failures": 0,
+            **TRIAL_ENDED,
         }
         draft.event(EventType.AGENT_RETURNED, agent_id=agent.id)
     changes |= _remembered(agent, report, when, taken)
@@ -43,6 +44,8 @@ def record_state(
         changes["hold"] = _hold_of_repeated(agent, word, draft.ctx)
     elif not when.out_of_order:
         changes["state"] = _state(draft, report, word, when)
+        if agent.on_trial and word in (StateWord.IDLE, StateWord.FINISHED):
+            changes |= TRIAL_ENDED
         changes["hold"] = _hold_of(facts, word, taken, draft.ctx)
     draft.agent(draft.latest(agent), **changes)
     task = taken.subject.task if taken.subject else None

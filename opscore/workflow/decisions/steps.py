@@ -30,6 +30,7 @@ from opscore.workflow.decisions.open_entries import (
     take_back,
     tell_to_stop,
 )
+from opscore.workflow.decisions.trials import end_trial
 from opscore.workflow.references import UnresolvedReferenceError, resolve
 from opscore.workflow.retry import may_retry, retry_delay
 
@@ -199,6 +200,8 @@ def complete_task(
         error=None,
     )
     draft.task_event(EventType.TASK_COMPLETED, task, **data)
+    if not data.get("fallback"):
+        end_trial(draft, task.agent_id)
     # An answer may come before anything said that the work had begun.
     started_at = session.started_at or task.dispatched_at
     session = draft.session(session, **with_result(session, task, result), started_at=started_at)

@@ -15,6 +15,7 @@ from opscore.models import (
     Agent,
     Change,
     Claim,
+    ClaimScope,
     Delivery,
     DispatchMode,
     Failure,
@@ -46,6 +47,9 @@ _LAST_WORDS = 2.0
 _BROKEN_OFF = Failure(
     FailureCode.OUTCOME_UNKNOWN, "The message was broken off while it was under way.", free=True
 )
+_HUNG = Failure(FailureCode.OUTCOME_UNKNOWN, "AgentKit is in trouble and did not answer in time.")
+# AgentKit answers before it delivers: so long without an answer is trouble.
+_HANGS_AFTER = timedelta(seconds=5)
 _HOST_BUSY = Failure(
     FailureCode.HOST_BUSY,
     "The agent's host has as many messages under way as one host may have; the task waits on.",
@@ -103,6 +107,7 @@ class Dispatcher:
         while not self._stopping:
             self._wake.clear()
             try:
+                self._abort_hanging_forwards()
                 async with self._claiming:
                     crash_point("claim.before")
                     claims = await self._claim(self._messages.slots)
@@ -221,9 +226,37 @@ class Dispatcher:
 
     def _next_look(self) -> datetime | None:
         moments = [self.upstream.open_until]
+        if self.upstream.is_on_trial:
+            moments += [_hangs_from(message.claim) for message in self._spared_forwards()]
         if self._storage.durable:
             moments.append(self._clock.now() + _LOOK_AGAIN)
         return min((moment for moment in moments if moment), default=None)
+
+    def _abort_hanging_forwards(self) -> None:
+        """While AgentKit is in trouble, tasks that have another way do not wait for it."""
+        if not self.upstream.is_on_trial:
+            return
+        for message in self._spared_forwards():
+            if self._hangs(message.claim):
+                message.hung = True
+                message.abort()
+
+    def _spared_forwards(self) -> list[InFlightMessage]:
+        """Messages on their way to AgentKit whose tasks can go straight to their agents."""
+        return [
+            message
+            for message in self._messages.by_task.values()
+            if message.via is Delivery.AGENTKIT
+            and not message.hung
+            and self._has_other_way(message.claim)
+        ]
+
+    def _has_other_way(self, claim: Claim) -> bool:
+        is_auto = self._engine.policy.mode is DispatchMode.AUTO
+        return is_auto and ClaimScope.DIRECT.permits(claim.task, claim.agent)
+
+    def _hangs(self, claim: Claim) -> bool:
+        return self._has_other_way(claim) and self._clock.now() >= _hangs_from(claim)
 
     # --- sending --------------------------------------------------------------------------
 
@@ -278,9 +311,11 @@ class Dispatcher:
                 return _HOST_BUSY
             outcome = await self._send(message)
         except asyncio.CancelledError:
-            return _BROKEN_OFF
+            if not message.hung:
+                return _BROKEN_OFF
+            outcome = _HUNG
         if message.via is Delivery.AGENTKIT:
-            self.upstream.note(message.claim.task, outcome)
+            self.upstream.note(message.claim.task, outcome, self._hangs(message.claim))
         return outcome
 
     async def _record(self, message: InFlightMessage, outcome: Outcome) -> None:
@@ -321,6 +356,9 @@ class Dispatcher:
             return await self._courier.deliver(claim, remaining, message)
         if claim.task.message_type is MessageType.TOOL_INVOCATION:
             return await self._courier.run(claim, remaining, message)
+        if self._has_other_way(claim):
+            # So that a direct delivery still comes within the deadline.
+            remaining /= 2
         return await self._courier.run(claim, min(remaining, self._agentkit_timeout), message)
 
     # --- listening ------------------------------------------------------------------------
@@ -347,3 +385,7 @@ class Dispatcher:
             crash_point("abandon.before")
             await self._courier.cancel(task, candidate.agent, via)
             crash_point("abandon.told")
+
+
+def _hangs_from(claim: Claim) -> datetime:
+    return (claim.task.dispatched_at or claim.task.waiting_since) + _HANGS_AFTER

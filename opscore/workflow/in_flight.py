@@ -96,7 +96,7 @@ class InFlightMessage:
     """One message under way. It may be aborted until its outcome is known.
 
     `lease_until` is the last lease that the storage confirmed. `host` is None where the message
-    goes through AgentKit.
+    goes through AgentKit. `hung`: it was aborted because AgentKit kept it waiting.
     """
 
     claim: Claim
@@ -106,6 +106,7 @@ class InFlightMessage:
     messages: "InFlightMessages"
     host: HostLoad | None = None
     phase: Phase = Phase.SENDING
+    hung: bool = False
     running: asyncio.Task[None] | None = None
 
     async def admit(self) -> bool:

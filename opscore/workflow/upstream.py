@@ -44,9 +44,10 @@ class Upstream:
         """How many more messages may be sent now."""
         return self._breaker.room(self._clock.now(), under_way, self._limit)
 
-    def note(self, task: Task, outcome: Outcome) -> None:
+    def note(self, task: Task, outcome: Outcome, hung: bool = False) -> None:
+        """`hung`: the task waited for long although it has another way."""
         if isinstance(outcome, Failure) and blames(task, outcome):
-            self._distrust(outcome)
+            self._distrust(outcome, hung)
             return
         if _says_nothing(task, outcome):
             return
@@ -69,10 +70,11 @@ class Upstream:
             Reason.BREAKER_OPEN, message, self._troubled_since, self.open_until, spares_direct
         )
 
-    def _distrust(self, failure: Failure) -> None:
+    def _distrust(self, failure: Failure, hung: bool) -> None:
         now = self._clock.now()
         was_open = self._breaker.is_open(now)
-        at_once = failure.code is FailureCode.UNAUTHORIZED
+        # Every further try would keep a task waiting as long.
+        at_once = hung or failure.code is FailureCode.UNAUTHORIZED
         self._breaker = self._breaker.failed(now, at_once)
         if self._breaker.is_open(now) and not was_open:
             self._troubled_since = self._troubled_since or now

@@ -405,3 +405,31 @@ async def test_lost_agent_in_agentkit_mode_is_tried_again_and_comes_back(build: 
     assert {(await house.session(one.id)).output for one in sessions} == {"back"}
     agent = (await house.lifecycle.get_agent("a1")).agent
     assert (agent.standing, agent.on_trial, agent.times_lost) == (Standing.REGISTERED, False, 0)
+
+
+# --- AgentKit hangs ---------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F102")
+async def test_work_goes_on_directly_once_agentkit_was_found_to_hang(build: Builder) -> None:
+    lost = Failure(FailureCode.OUTCOME_UNKNOWN, "AgentKit did not answer within 30 s.")
+    courier = Switchboard()
+    house = await build(courier)
+    await house.register(concurrency=9)
+    await house.lifecycle.set_state(StateReport("a1", "idle"))
+    await house.trigger()
+    await house.pass_time(27)
+    late = await house.trigger()
+    await house.pass_time(3)
+    assert courier.routes == [AGENTKIT, AGENTKIT]
+    courier.always = Answered("done")
+    first, second = courier.calls
+    first.answer.set_result(lost)
+    await settle(50)
+    assert courier.routes == [AGENTKIT, AGENTKIT, DIRECT]
+    new = await house.trigger()
+    assert (await house.session(new.id)).output == "done"
+    await house.pass_time(2)
+    assert second.answer.cancelled()
+    assert (await house.session(late.id)).output == "done"
+    assert {task.retries for task in await house.tasks()} == {0}

@@ -65,8 +65,18 @@ def choose(
         or not agentkit_has_room
         or _is_before(now, agent.prefer_direct_until)
         or (known.forwards is Forwards.DISPROVED and not is_probe_due(known, now))
+        or (_would_probe(known, agent) and agent.names_tasks is False)
     )
     return Delivery.DIRECT if avoids_agentkit else Delivery.AGENTKIT
+
+
+def _would_probe(known: AgentKitKnowledge, agent: Agent) -> bool:
+    """Return whether a task through AgentKit would test its delivery.
+
+    Only a report that names the task can prove it: an agent that names none would have the task
+    twice, and nothing would be learned.
+    """
+    return known.forwards is Forwards.DISPROVED or agent.prefer_direct_until is not None
 
 
 def _is_before(now: datetime, moment: datetime | None) -> bool:

@@ -419,6 +419,16 @@ def test_probe_is_moved_by_a_report_that_names_it(word: str, becomes: str) -> No
     assert became(decide(naming(one), report(word, taskId=one.id))) == becomes
 
 
+@pytest.mark.parametrize(("endpoint", "is_probe"), [("http://127.0.0.1:9/", True), (None, False)])
+def test_task_of_an_agent_without_another_way_is_no_probe(
+    endpoint: str | None, is_probe: bool
+) -> None:
+    facts = task_facts(dispatched(), agent=agent(contact_endpoint=endpoint, names_tasks=False))
+    ctx = context(0, forwards=Forwards.DISPROVED)
+    change = on_outcome(facts, 1, OWNER, Delivery.AGENTKIT, Accepted(), ctx)
+    assert change.tasks[0].is_probe is is_probe
+
+
 # --- repetitions ----------------------------------------------------------------------------------
 
 

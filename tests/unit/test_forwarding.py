@@ -38,6 +38,8 @@ REACHABLE = agent()
 HIDDEN = agent(contact_endpoint=None, prefer_direct_until=at(60))
 MISSED = agent(prefer_direct_until=at(60))
 TRY_AGAIN = agent(prefer_direct_until=NOW)
+NAMELESS = agent(names_tasks=False)
+NAMELESS_TRY_AGAIN = agent(names_tasks=False, prefer_direct_until=NOW)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,9 @@ TRY_AGAIN = agent(prefer_direct_until=NOW)
         (AUTO, PROVED, WORK, MISSED, Delivery.DIRECT),
         (AUTO, PROVED, WORK, TRY_AGAIN, Delivery.AGENTKIT),
         (AUTO, DISPROVED, WORK, TRY_AGAIN, Delivery.DIRECT),
+        (AUTO, PROVED, WORK, NAMELESS, Delivery.AGENTKIT),
+        (AUTO, PROBE_DUE, WORK, NAMELESS, Delivery.DIRECT),
+        (AUTO, PROVED, WORK, NAMELESS_TRY_AGAIN, Delivery.DIRECT),
         (AUTO, DISPROVED, WORK, HIDDEN, Delivery.AGENTKIT),
         (AUTO, DISPROVED, SECOND_TRY, HIDDEN, Delivery.AGENTKIT),
         (AUTO, DISPROVED, TOOL, MISSED, Delivery.AGENTKIT),

@@ -107,10 +107,13 @@ def _as_sent(task: Task, via: Delivery, agent: Agent | None, ctx: Context) -> Ta
     """The task with what its message's channel says of it.
 
     A message that tries again whether AgentKit delivers is a probe: it may well not arrive, so
-    what the agent reported meanwhile without an id was about something else.
+    what the agent reported meanwhile without an id was about something else. An agent without an
+    endpoint has all its tasks from AgentKit, so its reports are about them.
     """
     is_workflow_task = task.message_type is MessageType.WORKFLOW_TASK
-    is_probe = via is Delivery.AGENTKIT and is_workflow_task and ctx.forwards_miss(agent)
+    has_other_way = agent is not None and agent.contact_endpoint is not None
+    is_doubtful = has_other_way and ctx.forwards_miss(agent)
+    is_probe = via is Delivery.AGENTKIT and is_workflow_task and is_doubtful
     return replace(
         task,
         via=via,

@@ -35,12 +35,14 @@ class AgentFacts:
 class RegistrationFacts:
     """The agent as known, if it is, and the newest report that came before its registration.
 
-    `namesakes` are the other agents in service that AgentKit announced under the same name.
+    `namesakes` are the other agents in service that AgentKit announced under the same name, and
+    `at_work` the tasks that these have in flight.
     """
 
     agent: Agent | None = None
     early_report: StateReport | None = None
     namesakes: tuple[Agent, ...] = ()
+    at_work: tuple[Task, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeVar
 
 from opscore.clock import Clock
@@ -83,6 +84,8 @@ class Engine:
             facts = await self.storage.registration_facts(
                 registration.agent_id, ctx.now - EARLY_REPORT_AGE, name
             )
+            at_work = [await self.storage.agent_tasks(one.id) for one in facts.namesakes]
+            facts = replace(facts, at_work=tuple(chain.from_iterable(at_work)))
             outcome = decisions.register_agent(facts, registration, ctx, receipt)
             if await self._applied(outcome.change):
                 return outcome

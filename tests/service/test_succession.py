@@ -40,6 +40,7 @@ async def test_waiting_tasks_and_later_steps_go_to_the_new_id(build: Builder) ->
     busy = await house.trigger(agent_id="old")
     waiting = await house.trigger(step("one"), step("two"), agent_id="old")
     await board.answer()
+    await report(house, "old", "active", await house.task(busy.id))
     await announce(house, "new")
     assert [call.claim.agent.id for call in board.calls] == ["old", "new"]
     await board.answer()
@@ -47,7 +48,26 @@ async def test_waiting_tasks_and_later_steps_go_to_the_new_id(build: Builder) ->
     assert [call.claim.agent.id for call in board.calls] == ["old", "new", "new"]
     assert (await house.task(waiting.id, "two")).agent_id == "new"
     # What the old self had under way goes on until its deadline.
-    assert (await house.task(busy.id)).status is TaskStatus.DISPATCHED
+    assert (await house.task(busy.id)).status is TaskStatus.RUNNING
+
+
+@pytest.mark.fault("F100")
+async def test_new_id_gets_tasks_once_the_work_of_the_old_one_cannot_be_mistaken(
+    build: Builder,
+) -> None:
+    """An agent that names no task may have registered again without a restart."""
+    board = Switchboard()
+    house = await build(board)
+    await announce(house, "old")
+    await house.trigger(agent_id="old")
+    waiting = await house.trigger(agent_id="old")
+    await board.answer()
+    await announce(house, "new")
+    assert (await house.lifecycle.get_agent("new")).agent.due_at is not None
+    await house.lifecycle.set_state(StateReport("new", "finished", {"result": "foreign"}))
+    await settle(50)
+    assert [call.claim.agent.id for call in board.calls] == ["old", "new"]
+    assert (await house.task(waiting.id)).status is TaskStatus.DISPATCHED
 
 
 async def test_the_new_id_ends_the_task_that_the_old_one_had(build: Builder) -> None:

@@ -1,5 +1,6 @@
 """An agent that comes back from AgentKit under a new id takes the place of its former self."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,10 +8,14 @@ import pytest
 from opscore.exceptions import ConflictError
 from opscore.models import (
     Agent,
+    EntryKind,
+    OpenEntry,
     Registration,
     RegistrationFacts,
     Standing,
+    Task,
     WebhookReceipt,
+    slots,
 )
 from opscore.workflow.decisions import Registered, on_state_report, on_stranded, register_agent
 from opscore.workflow.decisions.succession import MAX_PREDECESSORS
@@ -43,13 +48,14 @@ def announce(
     *namesakes: Agent,
     known: Agent | None = None,
     when: float | None = -1,
+    at_work: tuple[Task, ...] = (),
     **given: Any,
 ) -> Registered:
     registered_at = None if when is None else at(when)
     registration = Registration(
         agent_id, **{"name": "ada", "registration_time": registered_at, "by_agentkit": True} | given
     )
-    facts = RegistrationFacts(known, namesakes=namesakes)
+    facts = RegistrationFacts(known, namesakes=namesakes, at_work=at_work)
     return register_agent(facts, registration, context(), RECEIPT)
 
 
@@ -103,6 +109,32 @@ def test_how_the_agent_reports_is_known_after_the_restart(names: bool | None) ->
     assert agents(announce("new", announced("old", -9, names_tasks=names)))["new"].names_tasks is (
         names
     )
+
+
+@pytest.mark.fault("F100")
+@pytest.mark.parametrize(("names", "holds"), [(True, False), (False, True), (None, True)])
+def test_successor_is_shielded_by_what_its_former_self_may_still_work_on(
+    names: bool | None, holds: bool
+) -> None:
+    """It may register again without a restart, and end under its new id what it began before."""
+    old = announced("old", -9, names_tasks=names)
+    new = agents(announce("new", old, at_work=(running(agent_id="old"),)))["new"]
+    (entry,) = new.open_entries
+    assert (entry.kind, entry.task_id, entry.holds) == ("unsettled", running().id, holds)
+    following = dispatched(id="t9", agent_id="new")
+    change = on_state_report(
+        agent_facts(following, agent=new), report("finished", agent_id="new"), context(1)
+    )
+    assert not change.tasks
+
+
+@pytest.mark.fault("F100")
+def test_successor_inherits_the_open_entries_of_its_former_self() -> None:
+    entry = OpenEntry(EntryKind.UNSETTLED, "t0", "s0", "one", 1, at(-1), at(29), holds=True)
+    ended = replace(entry, until=at(0))
+    old = announced("old", -9, names_tasks=False, open_entries=(ended, entry))
+    new = agents(announce("new", old))["new"]
+    assert (new.open_entries, slots(new), new.due_at) == ((entry,), 0, at(29))
 
 
 def test_an_announcement_that_was_overtaken_retires_itself() -> None:

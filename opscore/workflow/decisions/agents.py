@@ -72,7 +72,7 @@ def register_agent(
     else:
         _refuse_replaced(known, registration)
         agent = _renew(draft, known, registration)
-        settle_name(draft, agent, facts.namesakes, is_new=False)
+        settle_name(draft, agent, facts, is_new=False)
     return Registered(replace(draft.change(), receipt=receipt), created=known is None)
 
 
@@ -90,7 +90,7 @@ def _welcome(draft: Draft, registration: Registration, facts: RegistrationFacts)
     agent = draft.add_agent(agent)
     shown = _shown(agent) | _noted(registration)
     draft.event(EventType.AGENT_REGISTERED, agent_id=agent.id, **shown)
-    agent = settle_name(draft, agent, facts.namesakes, is_new=True)
+    agent = settle_name(draft, agent, facts, is_new=True)
     if facts.early_report is not None:
         take_early_report(draft, agent, facts.early_report)
 

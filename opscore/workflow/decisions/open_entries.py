@@ -49,10 +49,13 @@ def leave_unsettled(draft: Draft, task: Task, code: FailureCode | None = None) -
     agent = draft.agent_by_id(task.agent_id)
     if agent is None or not _may_be_with_agent(task, agent, code, draft.ctx):
         return
-    holds = _holds(task, agent, code)
+    _leave(draft, agent, task, _holds(task, agent, code))
+
+
+def _leave(draft: Draft, agent: Agent, task: Task, holds: bool) -> None:
     entry = _entry(draft, EntryKind.UNSETTLED, task, holds)
     _open(draft, agent, entry)
-    if holds:
+    if entry.holds:
         draft.event(
             EventType.AGENT_HELD,
             agent_id=agent.id,
@@ -80,6 +83,23 @@ def take_back(draft: Draft, task: Task) -> None:
     """Take an attempt in flight from its agent, which has not said how it ended."""
     leave_unsettled(draft, task)
     tell_to_stop(draft, task)
+
+
+def inherit_entries(
+    draft: Draft, successor: Agent, predecessors: Iterable[Agent], at_work: Iterable[Task]
+) -> None:
+    """Leave open with an agent's new id what was open with its old ones.
+
+    It may have registered again without a restart, and go on with the work of its old id.
+    """
+    by_id = {one.id: one for one in predecessors}
+    for old in by_id.values():
+        for entry in still_open(old.open_entries, draft.ctx.now):
+            _open(draft, successor, entry)
+    for task in at_work:
+        holder = by_id.get(task.agent_id or "")
+        if holder is not None and _may_be_with_agent(task, holder, None, draft.ctx):
+            _leave(draft, successor, task, holds=successor.names_tasks is not True)
 
 
 def _holds(task: Task, agent: Agent, code: FailureCode | None) -> bool:
@@ -127,6 +147,7 @@ def _entry(draft: Draft, kind: EntryKind, task: Task, holds: bool) -> OpenEntry:
 
 def _open(draft: Draft, agent: Agent, entry: OpenEntry) -> None:
     """An answer takes the place of the entry that its own attempt had."""
+    agent = draft.latest(agent)
     kept = [
         one
         for one in still_open(agent.open_entries, draft.ctx.now)

@@ -7,8 +7,9 @@ announced again under another id says that the agent of the old id is gone: it w
 from datetime import UTC, datetime
 from typing import Any
 
-from opscore.models import Agent, EventType, Registration, Standing
+from opscore.models import Agent, EventType, Registration, RegistrationFacts, Standing
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.open_entries import inherit_entries
 
 MAX_PREDECESSORS = 20
 
@@ -23,21 +24,22 @@ def announcement(draft: Draft, registration: Registration) -> dict[str, Any]:
     return {"agentkit_name": registration.name, "announced_at": announced_at}
 
 
-def settle_name(draft: Draft, agent: Agent, namesakes: tuple[Agent, ...], is_new: bool) -> Agent:
+def settle_name(draft: Draft, agent: Agent, facts: RegistrationFacts, is_new: bool) -> Agent:
     """Leave the name to the agent that was announced last, and retire the others.
 
     That is the given agent, unless the webhooks came in another order.
     """
-    if not namesakes:
+    if not facts.namesakes:
         return agent
     *retired, holder = sorted(
-        [*namesakes, agent], key=lambda one: (one.announced_at or _EVER, one is agent)
+        [*facts.namesakes, agent], key=lambda one: (one.announced_at or _EVER, one is agent)
     )
     for old in retired:
         _retire(draft, old, holder)
     newest = retired[-1]
     kept = _kept(draft, newest) if is_new and holder is agent else {}
-    draft.agent(holder, predecessors=_predecessors(holder, retired), **kept)
+    holder = draft.agent(holder, predecessors=_predecessors(holder, retired), **kept)
+    inherit_entries(draft, holder, retired, facts.at_work)
     return draft.latest(agent)
 
 

@@ -30,13 +30,14 @@ class SessionWaiter:
         pause = _FIRST_POLL
         with self._watched(session_id) as event:
             while True:
+                # Before the read, so that an end which comes during it is not missed.
+                event.clear()
                 session = await self._storage.session(session_id)
                 if session is None or session.status.ended:
                     return session
                 if self._stopped or self._clock.now() >= until:
                     return None
                 poll = until if self._storage.exclusive else self._clock.now() + pause
-                event.clear()
                 await self._clock.wait(event, min(poll, until))
                 pause = min(2 * pause, _LONGEST_POLL)
 

@@ -1,6 +1,7 @@
 """Triggers that wait for the end of their session."""
 
 import asyncio
+from typing import Any
 
 from opscore.models import Answered, SessionStatus, TaskResult
 from tests.fakes import settle
@@ -67,3 +68,30 @@ async def test_wait_reads_seldom_and_only_where_others_write(build: Builder) -> 
     await house.lifecycle.report_result((await house.task()).id, TaskResult(True, 1))
     assert await wait is not None
     assert reads == 1 if house.storage.exclusive else 1 < reads <= 20
+
+
+class LateAnswers(Moody):
+    """Reads sessions at once; while they are `late`, hands them on when the gate opens."""
+
+    late = False
+
+    async def ask(self, method: str, *args: Any, **named: Any) -> Any:
+        answer = await super().ask(method, *args, **named)
+        if self.late and method == "session":
+            await self.gate.wait()
+        return answer
+
+
+async def test_end_that_comes_during_a_read_ends_the_wait(build: Builder) -> None:
+    storage = await build.storage(LateAnswers)
+    house = await build(Switchboard(), storage=storage)
+    await house.register()
+    session = await house.trigger()
+    storage.late = True
+    wait = asyncio.create_task(house.lifecycle.wait_for_end(session.id, 60))
+    await settle(50)
+    await house.lifecycle.report_result((await house.task()).id, TaskResult(True, 1))
+    storage.gate.set()
+    await settle(50)
+    assert wait.done()
+    assert await wait is not None

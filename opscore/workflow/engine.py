@@ -240,7 +240,10 @@ class Engine:
     async def _successor_or_none(self, agent_id: str) -> Agent | None:
         """The agent, or the last that is known of those that it went on as."""
         agent = await self._agent_or_none(agent_id)
-        while agent is not None and agent.replaced_by is not None:
+        # An import may hold agents that replace each other in a circle.
+        seen: set[str] = set()
+        while agent is not None and agent.replaced_by is not None and agent.id not in seen:
+            seen.add(agent.id)
             successor = await self._agent_or_none(agent.replaced_by)
             if successor is None:
                 break

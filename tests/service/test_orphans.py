@@ -1,13 +1,14 @@
 """Orphaned tasks: what waits for a deregistered agent fails, soon and without a request's help."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from opscore.exceptions import StorageError
-from opscore.models import Change, SessionStatus, StateReport, TaskStatus
+from opscore.models import Change, SessionStatus, Standing, StateReport, TaskStatus
 from opscore.workflow.decisions import deregister_agent
 from tests.builders import step
 from tests.fakes import settle
@@ -135,4 +136,23 @@ async def test_orphans_that_cannot_be_read_are_failed_later(
     assert "orphaned" in caplog.text
     storage.raising = None
     await house.pass_time(6)
+    assert (await house.session(session.id)).status is SessionStatus.FAILED
+
+
+async def test_agents_that_replace_each_other_in_a_circle_hold_up_no_repair(
+    build: Builder,
+) -> None:
+    house = await build(running=False)
+    await house.register()
+    await house.register("a2")
+    session = await house.trigger()
+    for agent_id, successor in (("a1", "a2"), ("a2", "a1")):
+        agent = (await house.lifecycle.get_agent(agent_id)).agent
+        changes = {
+            "standing": Standing.DEREGISTERED,
+            "replaced_by": successor,
+            "rev": agent.rev + 1,
+        }
+        await house.engine.apply(Change(agents=(replace(agent, **changes),)))
+    await house.engine.task_stranded((await house.task()).id)
     assert (await house.session(session.id)).status is SessionStatus.FAILED

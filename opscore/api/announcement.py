@@ -14,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 from opscore.api.schemas import (
     CAPABILITIES_LIMIT,
     CAPABILITY_LENGTH,
-    METADATA_LIMIT,
     NAME_LENGTH,
     VERSION_LENGTH,
     AgentDetails,
@@ -22,6 +21,7 @@ from opscore.api.schemas import (
 )
 from opscore.exceptions import ValidationError as InvalidError
 from opscore.middleware import parse_json
+from opscore.workflow.decisions import METADATA_LIMIT
 
 _MOMENT: TypeAdapter[Any] = TypeAdapter(Moment)
 _METADATA = "/agent_details/metadata"

@@ -12,7 +12,6 @@ NAME_LENGTH = 200
 VERSION_LENGTH = 100
 CAPABILITY_LENGTH = 128
 CAPABILITIES_LIMIT = 64
-METADATA_LIMIT = 64 * 1024
 
 Id = Annotated[str, Field(pattern=ID_PATTERN)]
 Name = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]

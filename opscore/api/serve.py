@@ -29,8 +29,6 @@ KEEP_ALIVE = 75
 _CONNECTIONS_GRACE = 3
 # Connections to PostgreSQL beside the pool: one keeps leases, one listens.
 _MORE_STORAGE_CONNECTIONS = 2
-# As many as the dispatcher lets wait for their agents' answers.
-_AWAITED_ANSWERS = 5000
 # Less often than by default: at full load the young generation fills in milliseconds.
 _GC_THRESHOLDS = (200_000, 50, 100)
 
@@ -80,7 +78,7 @@ def _connection_cap(settings: Settings) -> ConnectionCap:
     open_files = raise_open_file_limit()
     storage = settings.storage_connections + _MORE_STORAGE_CONNECTIONS
     # To AgentKit and to agents, each with a pool of its own, and those that wait for an answer.
-    deliveries = 2 * settings.dispatch_concurrency + _AWAITED_ANSWERS
+    deliveries = 2 * settings.dispatch_concurrency + settings.awaited_answers
     maximum = max_connections(open_files, storage, deliveries)
     warn_of_low_limit(open_files, maximum)
     return ConnectionCap(maximum)

@@ -13,7 +13,7 @@ from opscore.api.announcement import parse_announcement, take_announcement
 from opscore.api.core import Core
 from opscore.api.dependencies import CoreDep
 from opscore.api.problems import problems
-from opscore.api.schemas import METADATA_LIMIT, AgentDetails
+from opscore.api.schemas import AgentDetails
 from opscore.api.validation import validation_error
 from opscore.api.views import MessageView
 from opscore.api.webhook_refusals import VERIFIED
@@ -28,6 +28,7 @@ from opscore.exceptions import (
 )
 from opscore.models import Registration
 from opscore.signature import verify
+from opscore.workflow.decisions import METADATA_LIMIT
 
 PATH = "/v1/opscore/internal/agent/notify"
 # Four times what is kept of metadata, so that an agent with more is taken without it.

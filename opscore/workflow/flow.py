@@ -5,10 +5,10 @@ runs at most once in a session. Everything here is linear in the number of tasks
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from itertools import pairwise
 
 from opscore.models.definition import FallbackTask, TaskDefinition
+from opscore.suggestions import closest
 from opscore.workflow.faults import Faults
 from opscore.workflow.references import (
     MOST_REFERENCES,
@@ -145,8 +145,8 @@ class _Flow:
 
     def _unknown(self, target: str) -> str:
         ids = list(self._places) if len(self._places) <= _MOST_CANDIDATES else []
-        close = get_close_matches(target, ids, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
+        guess = closest(target, ids)
+        hint = f" Did you mean {guess}?" if guess else ""
         return f"There is no task {target} in this definition.{hint}"
 
     def _find_steps(self) -> list[int | None]:

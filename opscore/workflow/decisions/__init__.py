@@ -11,6 +11,7 @@ from opscore.workflow.decisions.agents import (
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.deadlines import on_session_due, on_stranded, on_task_due
 from opscore.workflow.decisions.interventions import cancel_task, retry_session, retry_task_now
+from opscore.workflow.decisions.metadata import METADATA_LIMIT
 from opscore.workflow.decisions.outcomes import on_outcome, run_deadline
 from opscore.workflow.decisions.repairs import repair_session, repair_task
 from opscore.workflow.decisions.report_contents import named_task
@@ -25,6 +26,7 @@ from opscore.workflow.decisions.steps import (
 )
 
 __all__ = [
+    "METADATA_LIMIT",
     "Context",
     "Registered",
     "cancel_session",

@@ -148,11 +148,7 @@ async def test_agents_that_replace_each_other_in_a_circle_hold_up_no_repair(
     session = await house.trigger()
     for agent_id, successor in (("a1", "a2"), ("a2", "a1")):
         agent = (await house.lifecycle.get_agent(agent_id)).agent
-        changes = {
-            "standing": Standing.DEREGISTERED,
-            "replaced_by": successor,
-            "rev": agent.rev + 1,
-        }
-        await house.engine.apply(Change(agents=(replace(agent, **changes),)))
+        gone = replace(agent, standing=Standing.DEREGISTERED, replaced_by=successor)
+        await house.engine.apply(Change(agents=(replace(gone, rev=agent.rev + 1),)))
     await house.engine.task_stranded((await house.task()).id)
     assert (await house.session(session.id)).status is SessionStatus.FAILED

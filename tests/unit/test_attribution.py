@@ -39,6 +39,7 @@ from opscore.workflow.decisions import (
     on_task_result,
 )
 from opscore.workflow.decisions.open_entries import settle
+from opscore.workflow.decisions.report_contents import is_remembered, remember
 from tests.builders import (
     OWNER,
     accepted,
@@ -487,3 +488,12 @@ def test_no_report_moves_the_task_in_flight_while_an_entry_is_open(
         elif change.tasks:
             return
         who = change.agents[0]
+
+
+@given(st.lists(st.integers(0, 400), max_size=60), st.integers(0, 400))
+def test_digest_is_found_exactly_among_the_newest_fifty(said: list[int], asked: int) -> None:
+    """Digests are joined into one text; a match across two of them is none."""
+    remembered = ""
+    for number in said:
+        remembered = remember(f"{number:012d}", remembered)
+    assert is_remembered(f"{asked:012d}", remembered) is (asked in said[::-1][:50])

@@ -66,25 +66,26 @@ def agent_error(error: Any) -> Failure:
     return Failure(FailureCode.AGENT_ERROR, message[:4096], error=error)
 
 
-def is_repeated(report: StateReport, remembered: str) -> bool:
-    """Return whether the very same report is among the remembered ones."""
+def digest_of(report: StateReport) -> str:
+    """Return twelve digits that tell the report from others; empty for one without a time.
+
+    A wrong match among 50 has a chance of one in 10^12.
+    """
     if report.timestamp is None:
-        return False
-    digest = _digest(report)
-    return any(
-        remembered.startswith(digest, at) for at in range(0, len(remembered), _DIGEST_LENGTH)
-    )
-
-
-def remember(report: StateReport, remembered: str) -> str:
-    """Return the remembered reports with this one first, at most 50."""
-    if report.timestamp is None:
-        return remembered
-    return (_digest(report) + remembered)[: _REMEMBERED_REPORTS * _DIGEST_LENGTH]
-
-
-def _digest(report: StateReport) -> str:
-    """Twelve digits of a hash: a wrong match among 50 has a chance of one in 10^12."""
+        return ""
     said = (report.timestamp, report.state, report.details)
     text = orjson.dumps(said, option=orjson.OPT_SORT_KEYS, default=str)
     return hashlib.blake2b(text, digest_size=_DIGEST_LENGTH // 2).hexdigest()
+
+
+def is_remembered(digest: str, remembered: str) -> bool:
+    """Return whether the digest is one of those remembered; every state report asks this."""
+    at = remembered.find(digest) if digest else -1
+    while at > 0 and at % _DIGEST_LENGTH:
+        at = remembered.find(digest, at + 1)
+    return at >= 0
+
+
+def remember(digest: str, remembered: str) -> str:
+    """Return the remembered digests with this one first, at most 50."""
+    return (digest + remembered)[: _REMEMBERED_REPORTS * _DIGEST_LENGTH]

@@ -38,7 +38,7 @@ def record_state(
             **TRIAL_ENDED,
         }
         draft.event(EventType.AGENT_RETURNED, agent_id=agent.id)
-    changes |= _remembered(agent, report, when, taken)
+    changes |= _remembered(agent, when, taken)
     word = normalise_state(report.state)
     if when.repeated:
         changes["hold"] = _hold_of_repeated(agent, word, draft.ctx)
@@ -58,9 +58,7 @@ def record_state(
     )
 
 
-def _remembered(
-    agent: Agent, report: StateReport, when: ReportTime, taken: Attribution
-) -> dict[str, Any]:
+def _remembered(agent: Agent, when: ReportTime, taken: Attribution) -> dict[str, Any]:
     """What the agent's record learns from the report besides the state."""
     names = agent.names_tasks
     if taken.by_id and (taken.subject or taken.late):
@@ -76,7 +74,7 @@ def _remembered(
     if entries != agent.open_entries:
         changes["open_entries"] = entries
     if not when.repeated:
-        changes["recent_reports"] = remember(report, agent.recent_reports)
+        changes["recent_reports"] = remember(when.digest, agent.recent_reports)
     return changes
 
 

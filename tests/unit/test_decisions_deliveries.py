@@ -179,6 +179,16 @@ def test_an_agent_that_answers_at_all_was_reached(code: FailureCode) -> None:
     assert change.agents[0].delivery_failures == 0
 
 
+def test_message_that_a_shutdown_broke_off_is_not_counted_against_its_agent() -> None:
+    """An agent that works long before it answers must not be lost because of a deployment."""
+    who = agent(delivery_failures=7)
+    broken_off = failure(FailureCode.OUTCOME_UNKNOWN, free=True)
+    change = settle(dispatched(), broken_off, DIRECT, who=who)
+    assert (became(change), change.tasks[0].retries) == ("delayed", 0)
+    (one,) = change.agents
+    assert (one.delivery_failures, one.standing) == (7, Standing.REGISTERED)
+
+
 def test_an_agent_without_an_address_is_not_counted_as_failing() -> None:
     assert settle(dispatched(), failure(FailureCode.NO_ENDPOINT), DIRECT).agents == ()
 

@@ -228,10 +228,13 @@ def _set_standing(
 
 
 def note_delivery_failure(draft: Draft, agent: Agent, failure: Failure) -> None:
-    """A direct delivery failed: after a few in a row the agent rests, after more it is lost."""
+    """A direct delivery failed: after a few in a row the agent rests, after more it is lost.
+
+    A failure that spends no retry is no fault of the agent: its message was broken off here.
+    """
     if failure.code in _AGENT_ANSWERED:
         note_delivery(draft, agent)
-    if failure.code not in _AGENT_AT_FAULT:
+    if failure.free or failure.code not in _AGENT_AT_FAULT:
         return
     policy = draft.ctx.policy
     failures = agent.delivery_failures + 1

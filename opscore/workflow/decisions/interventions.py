@@ -19,15 +19,13 @@ from opscore.models import (
 )
 from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.new_tasks import queue_bytes, resolved_parameters, wanted_by
 from opscore.workflow.decisions.open_entries import take_back
 from opscore.workflow.decisions.sessions import session_deadline
 from opscore.workflow.decisions.steps import (
     enqueue_task,
     handle_task_failure,
-    queue_bytes,
-    resolved_parameters,
     set_session_waiting,
-    wanted_by,
 )
 from opscore.workflow.references import UnresolvedReferenceError
 

@@ -1,4 +1,4 @@
-"""Steps: how a task comes into being, and what its end leads to."""
+"""Steps: how a task begins, succeeds and fails, and what follows."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 
-from opscore.ids import task_id
 from opscore.models import (
     SESSION_RESULTS_LIMIT,
     EventType,
@@ -24,6 +23,7 @@ from opscore.models import (
     WorkflowSession,
 )
 from opscore.workflow.decisions.draft import Draft
+from opscore.workflow.decisions.new_tasks import new_task, queue_bytes, resolved_parameters
 from opscore.workflow.decisions.open_entries import (
     WITHOUT_OUTCOME,
     leave_unsettled,
@@ -31,7 +31,7 @@ from opscore.workflow.decisions.open_entries import (
     tell_to_stop,
 )
 from opscore.workflow.decisions.trials import end_trial
-from opscore.workflow.references import UnresolvedReferenceError, resolve
+from opscore.workflow.references import UnresolvedReferenceError
 from opscore.workflow.retry import may_retry, retry_delay
 
 _OUT_OF_FLIGHT: dict[str, Any] = {
@@ -71,7 +71,7 @@ def start_step(
     overrides: Mapping[str, Any] | None = None,
 ) -> None:
     """Make the task of a step. `overrides` are values that replace its parameters as they are."""
-    task = _new_task(draft, session, step, stands_for)
+    task = new_task(draft, session, step, stands_for)
     try:
         parameters = resolved_parameters(session, step, overrides or {})
     except UnresolvedReferenceError as error:
@@ -85,17 +85,6 @@ def start_step(
         schedule_task(draft, task, draft.ctx.now + step.delay)
     else:
         enqueue_task(draft, task, session)
-
-
-def queue_bytes(session: WorkflowSession, parameters: Mapping[str, Any]) -> int:
-    """Return how many bytes of JSON a waiting task keeps: parameters, input, own definition.
-
-    A saved definition is shared by all its sessions and counts nothing.
-    """
-    kept: list[Any] = [parameters, session.input]
-    if not session.workflow_revision:
-        kept.append([step.parameters for step in session.definition.tasks])
-    return len(orjson.dumps(kept))
 
 
 def enqueue_task(draft: Draft, task: Task, session: WorkflowSession, **changes: Any) -> Task:
@@ -127,61 +116,8 @@ def schedule_task(draft: Draft, task: Task, until: datetime, **changes: Any) -> 
     return task
 
 
-def _new_task(
-    draft: Draft, session: WorkflowSession, step: TaskDefinition, stands_for: str | None
-) -> Task:
-    now = draft.ctx.now
-    return Task(
-        id=task_id(session.id, step.task_id, stands_for),
-        session_id=session.id,
-        workflow_id=session.workflow_id,
-        step_id=step.task_id,
-        name=step.name,
-        stands_for=stands_for,
-        created_at=now,
-        waiting_since=now,
-        priority=step.priority,
-        message_type=step.message_type,
-        tool_name=step.tool_name,
-        parameters=step.parameters,
-        **wanted_by(step, session),
-    )
-
-
-def wanted_by(step: TaskDefinition, session: WorkflowSession) -> dict[str, Any]:
-    """Return the task fields that say which agents may have the step."""
-    if step.agent_capability is None:
-        wanted = step.agent_id or session.agent_id
-        return {"wanted_agent": wanted, "wanted_capability": None, "preferred_agent": None}
-    return {
-        "wanted_agent": None,
-        "wanted_capability": step.agent_capability,
-        "preferred_agent": session.agent_id,
-    }
-
-
-def resolved_parameters(
-    session: WorkflowSession, step: TaskDefinition, overrides: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """Resolve the step's references; `overrides` replace its parameters as they are.
-
-    Where nothing is replaced the definition's own mapping is returned: many tasks share it.
-    """
-    own = {name: value for name, value in step.parameters.items() if name not in overrides}
-    parameters = {**(resolve(own, _scope(session)) if own else {}), **overrides}
-    return step.parameters if parameters == step.parameters else parameters
-
-
 def _after(now: datetime, duration: timedelta | None) -> datetime | None:
     return now + duration if duration else None
-
-
-def _scope(session: WorkflowSession) -> dict[str, Any]:
-    return {
-        "input": session.input,
-        "tasks": {step: {"result": result} for step, result in session.results.items()},
-        "session": {"id": session.id, "metadata": session.metadata},
-    }
 
 
 # --- succeeding -------------------------------------------------------------------------------

@@ -109,8 +109,7 @@ class Core:
     async def drain(self) -> None:
         """Take no new work; let running deliveries end, or give them back. Once is enough."""
         if not self.lifecycle.draining:
-            self.lifecycle.draining = True
-            self.lifecycle.stop_waiting()
+            self.lifecycle.drain()
             await self.dispatcher.stop(self.settings.drain_timeout)
             crash_point("drain.done")
 

@@ -27,8 +27,8 @@ from opscore.api.views import (
     TaskView,
     TriggeredView,
 )
-from opscore.lifecycle import Trigger
 from opscore.models import EventFilter, SessionFilter, SessionStatus, TaskFilter, WorkflowSession
+from opscore.session_starter import Trigger
 from opscore.workflow.templates import parse_definition
 
 router = APIRouter(tags=["sessions"])

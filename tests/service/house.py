@@ -7,7 +7,7 @@ from typing import Any
 
 from opscore.agentkit_client import SendControl
 from opscore.ids import task_id
-from opscore.lifecycle import Lifecycle, Limits, Trigger
+from opscore.lifecycle import Lifecycle, Limits
 from opscore.models import (
     Accepted,
     Agent,
@@ -26,6 +26,7 @@ from opscore.models import (
     WorkflowDefinition,
     WorkflowSession,
 )
+from opscore.session_starter import Trigger
 from opscore.storage import Storage
 from opscore.tracing import Tracer
 from opscore.workflow.catalog import Catalog

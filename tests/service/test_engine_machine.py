@@ -19,7 +19,6 @@ from hypothesis.stateful import (
 )
 
 from opscore.exceptions import AgentNotFoundError, ConflictError, IdempotencyMismatchError
-from opscore.lifecycle import Trigger
 from opscore.models import (
     Accepted,
     Answered,
@@ -36,6 +35,7 @@ from opscore.models import (
     TaskResult,
     TaskStatus,
 )
+from opscore.session_starter import Trigger
 from opscore.workflow.invariants import Checker
 from opscore.workflow.queue import Reason
 from tests.service.engine_world import AGENTS, WORKFLOWS, Post, World

@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from opscore.exceptions import AgentRequiredError, ConflictError, IdempotencyMismatchError
-from opscore.lifecycle import Trigger
 from opscore.models import (
     Answered,
     EventType,
@@ -16,6 +15,7 @@ from opscore.models import (
     TaskStatus,
     WorkflowSession,
 )
+from opscore.session_starter import Trigger
 from tests.builders import definition, step
 from tests.fakes import settle
 from tests.service.conftest import Builder

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from opscore.exceptions import VersionConflictError
-from opscore.lifecycle import Trigger
 from opscore.models import (
     Answered,
     Change,
@@ -22,6 +21,7 @@ from opscore.models import (
     TaskStatus,
     WorkflowSession,
 )
+from opscore.session_starter import Trigger
 from opscore.storage import Storage
 from opscore.storage.damage import tell_once
 from opscore.storage.sql import SqlStorage

@@ -16,7 +16,7 @@ from opscore.exceptions import (
     StorageError,
     WebhookReplayedError,
 )
-from opscore.lifecycle import Limits, Trigger
+from opscore.lifecycle import Limits
 from opscore.models import (
     Availability,
     Change,
@@ -32,6 +32,7 @@ from opscore.models import (
     TaskStatus,
     availability,
 )
+from opscore.session_starter import Trigger
 from opscore.workflow.queue import Reason
 from tests.builders import at, definition, step
 from tests.fakes import settle

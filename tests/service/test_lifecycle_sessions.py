@@ -19,7 +19,7 @@ from opscore.exceptions import (
     VersionConflictError,
     WorkflowNotFoundError,
 )
-from opscore.lifecycle import IDEMPOTENCY_AGE, Limits, Trigger
+from opscore.lifecycle import Limits
 from opscore.models import (
     Answered,
     Counts,
@@ -29,6 +29,7 @@ from opscore.models import (
     TaskResult,
     TaskStatus,
 )
+from opscore.session_starter import IDEMPOTENCY_AGE, Trigger
 from opscore.workflow.queue import Reason
 from tests.builders import at, definition, step
 from tests.contract.shelf import session_id
@@ -136,7 +137,7 @@ async def test_what_cannot_start_leaves_nothing(build: Builder) -> None:
 async def test_F9_a_service_that_drains_starts_nothing(build: Builder) -> None:
     house = await build(running=False)
     await house.register()
-    house.lifecycle.draining = True
+    house.lifecycle.drain()
     with pytest.raises(DrainingError) as refused:
         await house.lifecycle.start_session(trigger())
     assert (refused.value.status, refused.value.retry_after) == (503, 5)

@@ -15,7 +15,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from opscore.lifecycle import Trigger
 from opscore.models import (
     Accepted,
     AgentKitKnowledge,
@@ -26,6 +25,7 @@ from opscore.models import (
     Registration,
     TaskStatus,
 )
+from opscore.session_starter import Trigger
 from tests.service.engine_world import World
 from tests.service.nameless_agents import NamelessAgent
 

@@ -51,7 +51,7 @@ async def test_drain_ends_every_wait(build: Builder) -> None:
     session = await house.trigger()
     waits = [asyncio.create_task(house.lifecycle.wait_for_end(session.id, 60)) for _ in range(3)]
     await settle(50)
-    house.lifecycle.stop_waiting()
+    house.lifecycle.drain()
     assert await asyncio.gather(*waits) == [None, None, None]
     assert await house.lifecycle.wait_for_end(session.id, 60) is None
 

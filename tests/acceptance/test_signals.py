@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,14 @@ pytestmark = pytest.mark.acceptance
 
 SETTINGS = {"OPSCORE_DISPATCH_MODE": "direct", "OPSCORE_LOG_LEVEL": "INFO"}
 KEY = {"OPSCORE_API_KEY": "a-key-of-the-tests", "OPSCORE_PORT": "0"}
+
+
+@pytest.fixture(autouse=True)
+def interrupts_reach_children() -> Iterator[None]:
+    """A shell starts what runs in its background with interrupts ignored, and that is inherited."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 async def busy(world: World, seconds: float) -> str:

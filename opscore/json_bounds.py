@@ -1,4 +1,4 @@
-"""How many values a JSON text may hold, counted before anything is built from it.
+"""Count the values of a JSON text before anything is built from it.
 
 A text of 1 MiB can hold half a million values; reading, checking and storing them keeps every
 other request waiting.

@@ -207,7 +207,7 @@ def _check_name(name: str, policy: EndpointPolicy) -> None:
     if policy.lists_name(name):
         return
     if policy.has_allowlist:
-        # What the name resolves to may be on the list; that is known at connect.
+        # The name may resolve to a listed address, which is known only at connect.
         if not policy.networks:
             raise _not_listed()
     elif not policy.allow_private and (name == "localhost" or name.endswith(".localhost")):

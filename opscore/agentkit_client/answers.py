@@ -97,7 +97,7 @@ def direct_outcome(answer: HttpAnswer, endpoint: str, now: datetime) -> Outcome:
 
 
 def _is_completion(code: int, status: str | None, document: Mapping[str, Any]) -> bool:
-    """Whether the agent answers that it has done the work, in one of the words of a state report.
+    """Return whether the status is one of the words of a state report for finished work.
 
     With 202 the word `success` alone says only that the agent took the task.
     """

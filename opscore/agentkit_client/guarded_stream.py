@@ -45,7 +45,7 @@ class NoControl:
 class SlowLane:
     """Lets answers that take long to parse share a fifth of the time, however many they are.
 
-    What one read returns is parsed at a stretch, and a chunk of one byte costs as much as one of
+    The data of one read is parsed without a pause, and a chunk of one byte costs as much as one of
     64 KiB: a million of them would stop everything else for a minute.
     """
 

@@ -1,7 +1,7 @@
 """AgentKit's announcement of an agent, taken as far as it can be: it comes only once.
 
-What is too long is shortened, what cannot be used is left out, and each change is a note for an
-operator. An id or an endpoint is never changed: a wrong one is refused.
+Long values are shortened, unusable ones are left out, and each change is a note for an operator. An
+id or an endpoint is never changed: a wrong one is refused.
 """
 
 import hashlib
@@ -78,7 +78,7 @@ def take_announcement(given: Mapping[str, Any]) -> tuple[AgentDetails, list[str]
     return AgentDetails.model_validate(details), notes
 
 
-# What is taken of a value that is there, and what was done to it.
+# The accepted part of a value, and a note on what was changed.
 _Taken = tuple[Any, str | None]
 
 

@@ -94,7 +94,7 @@ async def live() -> AliveView:
 
 @router.get("/health/ready", responses={503: {"description": "Not ready.", "model": ReadyView}})
 async def ready(core: CoreDep, request: Request, response: Response) -> ReadyView:
-    """Whether the service should be sent requests, and what it knows of its surroundings.
+    """Tell whether the service should be sent requests, and the state of its surroundings.
 
     Hosts and addresses are named only to callers with the API key.
     """

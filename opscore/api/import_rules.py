@@ -1,5 +1,7 @@
-"""What a record of an export must be: the rules of the API's own input, and what the records
-before it leave open. A file may have been written by anyone."""
+"""Check the records of an export: by the rules of the API's own input, and against each other.
+
+Anyone may have written the file.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass

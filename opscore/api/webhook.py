@@ -147,7 +147,7 @@ def _checked_signature(core: Core, request: Request, raw: bytes) -> str | None:
 
 
 def _read(raw: bytes) -> tuple[EventKind, AgentDetails, list[str]]:
-    """What is announced of which agent, and notes on what was shortened or left out."""
+    """Return the event, its agent, and notes on values that were shortened or left out."""
     document, notes = parse_announcement(raw)
     if not isinstance(document, dict):
         raise BadRequestError("The webhook must be an object with event_type and agent_details.")

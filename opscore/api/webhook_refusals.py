@@ -57,7 +57,7 @@ def _note(scope: Scope, answer: bytes) -> None:
 
 
 def _claimed_agent(raw: bytes) -> Mapping[str, Any]:
-    """What the body says of its agent; empty where it cannot be read."""
+    """Return the agent details of the body; empty where it cannot be read."""
     if len(raw) > _CLAIM_LIMIT:
         return {}
     try:

@@ -13,7 +13,7 @@ class Forwards(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ForwardObservation:
-    """What a sign of life of an agent says of AgentKit's forward to that agent.
+    """Evidence about AgentKit's forward to an agent, from a sign of life of that agent.
 
     `arrived` is true when the agent got its task through AgentKit only, and false when the
     forward stayed silent until the task was also sent directly.
@@ -25,7 +25,7 @@ class ForwardObservation:
 
 @dataclass(frozen=True, slots=True)
 class AgentKitKnowledge:
-    """What was learned of one AgentKit, named by its address.
+    """The conclusions about one AgentKit, named by its address.
 
     While its forwards are disproved, `next_probe` is when one task tries AgentKit again. While
     they are proved, `unreached` names the agents that its forwards have missed since.

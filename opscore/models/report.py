@@ -116,7 +116,7 @@ Outcome = Accepted | Answered | Failure
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What a webhook or an operator says of an agent; None leaves what is known as it is.
+    """An announcement by webhook or operator; None leaves the known value as it is.
 
     `by_agentkit`: it came by AgentKit's webhook, and AgentKit gives each name to one agent only.
     `notes` say what was shortened or left out of what came.

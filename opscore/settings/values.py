@@ -54,7 +54,7 @@ _ALLOWLIST = BeforeValidator(_read_allowlist)
 # Seconds as a number; written as a number of seconds, or as 30s, 5m, 1h30m.
 Seconds = Annotated[float, _DURATION]
 OptionalSeconds = Annotated[float | None, _DURATION]
-# What guards the service; the field `dev` must come before them.
+# Secrets guard the service; the field `dev` must come before them.
 ApiKey = Annotated[SecretStr | None, _KEY]
 WebhookSecrets = Annotated[tuple[SecretStr, ...], NoDecode, _SECRETS]
 

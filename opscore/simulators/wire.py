@@ -31,7 +31,7 @@ class SessionContext(Wire):
 
 
 class RunMessage(Wire):
-    """What is left of a message when it reaches the agent, who also gets a `timestamp`."""
+    """A message as AgentKit forwards it to the agent, with a `timestamp` added."""
 
     sender_id: str = Field(alias="senderId")
     message_type: str = Field(alias="messageType")

@@ -214,7 +214,7 @@ class Dispatcher:
             except StorageError:
                 if not claims:
                     raise
-                # What is claimed already must be sent.
+                # The tasks claimed so far must be sent.
                 break
             claims += found
             if len(found) < wanted:

@@ -57,7 +57,7 @@ class Housekeeper:
             )
 
     async def round(self) -> None:
-        """What fails is told and tried again in the next round."""
+        """Do each duty once; log a failure and try again in the next round."""
         self._watch_the_clock()
         try:
             await self._lose_silent()

@@ -17,7 +17,7 @@ from opscore.clock import Clock
 from opscore.models import Agent, Claim, Delivery
 
 HOST_PATIENCE = timedelta(seconds=1)
-"""How long a message waits for room at its host. A host that takes messages has room in less."""
+"""The longest wait of a message for room at its host; a host that responds has room sooner."""
 
 
 class Phase(Enum):

@@ -210,7 +210,7 @@ def _gated(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingReason:
 
 
 def _has_other_way(task: Task, lane: LaneFacts) -> bool:
-    """Whether a free agent can be sent the task without AgentKit."""
+    """Return whether a free agent can be sent the task without AgentKit."""
     return any(
         ClaimScope.DIRECT.permits(task, one.agent)
         and _obstacle(one, task, DispatchMode.AUTO).code is Reason.READY

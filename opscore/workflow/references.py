@@ -15,7 +15,7 @@ from opscore.workflow.faults import point
 RESULT_LIMIT = 1024 * 1024
 REFERENCE_LIMIT = 512
 MOST_REFERENCES = 1000
-# What a reference counts at least, however small its value: a null costs time and room as well.
+# The least size that a reference counts: even a null costs time and memory.
 LEAST_SIZE = 16
 
 _OPEN = "${"

@@ -27,7 +27,7 @@ _SMALLEST_BATCH = 20
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How large the next batch is, so that pruning leaves most of the storage's time to others."""
+    """The size of the next batch; pruning leaves most of the storage's time to others."""
 
     batch: int
     largest: int

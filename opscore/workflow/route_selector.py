@@ -91,7 +91,7 @@ class RouteSelector:
                 self.known = before
                 await self.load()
             except StorageError as error:
-                # What taught it is stored already, so its caller must not try again.
+                # The change that held the evidence is stored, so the caller must not try again.
                 logger.warning("What was learned of AgentKit is not stored: %s", error.detail)
                 return
             else:

@@ -82,7 +82,7 @@ class Upstream:
 
 
 def blames(task: Task, failure: Failure) -> bool:
-    """Whether the failure is AgentKit's own; a tool that is slow or fails is not."""
+    """Return whether the failure is AgentKit's own; that of a slow or failing tool is not."""
     return failure.code in _AT_FAULT and not _says_nothing(task, failure)
 
 

@@ -1,4 +1,4 @@
-"""What signals do to the process, from its first moment to its last."""
+"""Signals: their effect on the process from start to end."""
 
 import asyncio
 import signal

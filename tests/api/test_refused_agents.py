@@ -1,4 +1,4 @@
-"""What an operator sees of agents that are missing: refused webhooks, reports of unknown agents."""
+"""Refused webhooks and reports of unknown agents are shown to operators."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What was learned of AgentKit is kept, and replicas do not overwrite each other's."""
+"""The conclusions about AgentKit are stored, and replicas do not overwrite each other's."""
 
 from dataclasses import replace
 

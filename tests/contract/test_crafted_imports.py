@@ -156,7 +156,7 @@ async def test_crafted_export_is_refused_and_the_storage_stays_empty(
         except BaseException as error:
             error.add_note(f"the crafted export: {name}")
             raise
-    # What was refused left nothing behind that the true export would meet.
+    # The refused import left nothing behind that the true export would meet.
     await import_lines(target, sealed(lines))
 
 

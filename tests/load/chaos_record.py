@@ -27,7 +27,7 @@ class Post:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What an agent's own ledger says: it worked on this attempt to its end."""
+    """An entry of an agent's own ledger: it worked on this attempt to its end."""
 
     agent_id: str
     task_id: str

@@ -16,7 +16,7 @@ from opscore.models import (
 )
 from tests.service.engine_world import Post, World
 
-# How long a report is under way, and how long an agent goes on with what was taken from it.
+# The delay of a report, and the time an agent works on after an attempt was taken from it.
 REPORT_TAKES = timedelta(seconds=4)
 STOPS_WITHIN = timedelta(seconds=20)
 

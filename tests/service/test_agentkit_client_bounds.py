@@ -1,4 +1,4 @@
-"""What the client sends and reads: leases, connect timeouts, and the bounds of an answer."""
+"""Bounds of the client: leases, connect timeouts, and the size of an answer."""
 
 import asyncio
 from collections.abc import AsyncIterator

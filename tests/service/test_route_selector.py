@@ -1,4 +1,4 @@
-"""What is learned of AgentKit is stored, shared by replicas and outlives a restart."""
+"""The conclusions about AgentKit are stored, shared by replicas, and outlive a restart."""
 
 from dataclasses import replace
 

@@ -47,7 +47,7 @@ async def test_waiting_tasks_and_later_steps_go_to_the_new_id(build: Builder) ->
     await report(house, "new", "finished", await house.task(waiting.id))
     assert [call.claim.agent.id for call in board.calls] == ["old", "new", "new"]
     assert (await house.task(waiting.id, "two")).agent_id == "new"
-    # What the old self had under way goes on until its deadline.
+    # The old id's task in flight goes on until its deadline.
     assert (await house.task(busy.id)).status is TaskStatus.RUNNING
 
 

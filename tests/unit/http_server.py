@@ -92,7 +92,7 @@ class Client:
             return int(head.split()[1]), head.lower(), await self._reader.readexactly(length)
 
     async def ends(self) -> bytes:
-        """What still comes until the server closes."""
+        """Return the bytes that come until the server closes."""
         async with asyncio.timeout(5):
             return await self._reader.read()
 

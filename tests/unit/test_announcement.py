@@ -1,4 +1,4 @@
-"""What is taken of an announcement that breaks rules, and what is said of it."""
+"""Announcements that break rules: the accepted parts and the notes on the rest."""
 
 from typing import Any
 

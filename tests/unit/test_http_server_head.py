@@ -1,4 +1,4 @@
-"""What the head of a request must not hold."""
+"""Heads of requests that are refused."""
 
 import pytest
 

@@ -26,7 +26,7 @@ class Admission(Enum):
 
 
 class Use(IntEnum):
-    """What a connection that can be closed is used for; the least is closed first."""
+    """The use of a connection that can be closed; the least is closed first."""
 
     SILENT = 0
     KEPT = 1

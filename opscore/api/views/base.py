@@ -1,4 +1,4 @@
-"""What all answers share."""
+"""The base of all answers."""
 
 from typing import Generic, TypeVar
 

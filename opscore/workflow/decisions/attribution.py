@@ -31,7 +31,7 @@ from opscore.workflow.decisions.report_times import ReportTime
 
 
 class Effect(Enum):
-    """What a report does to the task it speaks of."""
+    """The effect of a report on the task it speaks of."""
 
     NONE = auto()
     ACTIVE = auto()
@@ -44,7 +44,7 @@ _SPEAKS_OF_WORK = frozenset({StateWord.ACTIVE, StateWord.IDLE, StateWord.FINISHE
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What a report was taken for.
+    """The task or entry that a report was credited to.
 
     `subject` is the task that it moves, `late` one that it names and moves no more, `entry` the
     open entry that it speaks of. `open_entries` are those that stay open. `by_id` says that the

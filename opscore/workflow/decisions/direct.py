@@ -17,7 +17,7 @@ from opscore.workflow.decisions.steps import requeue
 
 
 def can_go_direct(task: Task, agent: Agent | None, ctx: Context) -> bool:
-    """Whether an attempt through AgentKit that came to nothing has another way to its agent."""
+    """Return whether a failed attempt through AgentKit can be sent to its agent directly."""
     return (
         ctx.policy.mode is DispatchMode.AUTO
         and task.via is Delivery.AGENTKIT

@@ -137,6 +137,6 @@ class Draft:
 
 
 def _offer(agent: Agent) -> tuple[object, ...]:
-    """What tasks an agent can take: a change of it may make some of them ready."""
+    """Return the facts that decide which tasks the agent can take; a change may make some ready."""
     has_endpoint = agent.contact_endpoint is not None
     return slots(agent), agent.capabilities, agent.predecessors, has_endpoint

@@ -1,11 +1,11 @@
-"""What a sign of life of a task's agent says of AgentKit's forwards."""
+"""Learn of AgentKit's forwards from signs of life of a task's agent."""
 
 from opscore.models import Agent, Delivery, ForwardObservation, MessageType, Task
 from opscore.workflow.decisions.draft import Draft
 
 
 def note_sign_of_life(draft: Draft, task: Task, agent: Agent | None) -> None:
-    """Note what the sign of life says of AgentKit, and of how the agent is reached.
+    """Record the evidence about AgentKit, and the channel that reaches the agent.
 
     Call it only for what the agent itself showed: a report, a heartbeat, an answer.
     """

@@ -59,7 +59,7 @@ def record_state(
 
 
 def _remembered(agent: Agent, when: ReportTime, taken: Attribution) -> dict[str, Any]:
-    """What the agent's record learns from the report besides the state."""
+    """Return the changes of the agent's record besides its state and hold."""
     names = agent.names_tasks
     if taken.by_id and (taken.subject or taken.late):
         names = True

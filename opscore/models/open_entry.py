@@ -23,7 +23,8 @@ class OpenEntry:
     """One attempt, cancel message or direct answer that a report without an id may be about.
 
     An entry ends at `until` by itself. `active` says that an `active` was taken for it. While
-    `holds`, the agent is given no task.
+    `holds`, the agent is given no task. `awaits_echo` says that the agent was told to cancel the
+    attempt and has not echoed that.
     """
 
     kind: EntryKind
@@ -35,3 +36,9 @@ class OpenEntry:
     until: datetime
     active: bool = False
     holds: bool = False
+    awaits_echo: bool = False
+
+    @property
+    def task_attempt(self) -> tuple[str, int]:
+        """The attempt that the entry is about."""
+        return self.task_id, self.attempt

@@ -88,6 +88,7 @@ class NamelessAgent:
         if message is None or message.post is None:
             return
         self.working = None
+        self._begin_to_count()
         self.done += 1
         self.ledger.setdefault(message.task.id, set()).add(self.done)
         result = {"did": message.task.id, "n": self.done}
@@ -124,6 +125,12 @@ class NamelessAgent:
         while self.outbox and now + ahead - self.outbox[0][0] > REPORT_TAKES:
             self.deliver()
 
+    def _begin_to_count(self) -> None:
+        """A request to cancel is read after the work: it may take its time from now on."""
+        for message in self.inbox:
+            if message.post is None:
+                message.taken_back_at = self.world.clock.now()
+
     # --- helpers --------------------------------------------------------------------------
 
     def _taken_back(self, message: Message, now: datetime) -> datetime | None:
@@ -133,6 +140,8 @@ class NamelessAgent:
 
     def _is_overdue(self, message: Message | None, until: datetime) -> bool:
         if message is None or message.taken_back_at is None:
+            return False
+        if message.post is None and self.working is not None:
             return False
         allowed = STOPS_WITHIN if message.post is not None else timedelta(seconds=1)
         return until - message.taken_back_at > allowed

@@ -318,6 +318,33 @@ def test_unsettled_attempt_holds_its_agent_with_a_reason_of_its_own() -> None:
     assert who.due_at == at(30)
 
 
+@pytest.mark.fault("F100")
+def test_agent_that_reads_the_cancel_after_its_work_is_held_until_it_has_echoed_it() -> None:
+    """One that does one thing at a time ends its work first, and echoes the cancel then."""
+    who = cancelled(running()).agents[0]
+    who = decide(agent_facts(agent=who), report("idle"), after=20).agents[0]
+    assert ([one.kind for one in who.open_entries], slots(who)) == ([EntryKind.CANCELLED], 0)
+    assert who.due_at == at(25)
+    who = decide(agent_facts(agent=who), report("active"), after=21).agents[0]
+    who = decide(agent_facts(agent=who), report("idle"), after=21).agents[0]
+    assert (who.open_entries, slots(who)) == ((), 1)
+
+
+def test_hold_for_the_echo_of_a_cancel_ends_by_itself() -> None:
+    who = cancelled(running()).agents[0]
+    who = decide(agent_facts(agent=who), report("idle"), after=20).agents[0]
+    change = on_agent_due(who, context(25))
+    assert (slots(change.agents[0]), left(change)) == (1, ())
+
+
+def test_agent_that_has_echoed_the_cancel_is_released_by_the_end_of_its_work() -> None:
+    who = cancelled(running()).agents[0]
+    for word in ("active", "idle"):
+        who = decide(agent_facts(agent=who), report(word), after=1).agents[0]
+    who = decide(agent_facts(agent=who), report("idle"), after=20).agents[0]
+    assert (who.open_entries, slots(who)) == ((), 1)
+
+
 def test_agent_that_names_its_tasks_is_not_held() -> None:
     who = cancelled(running(), agent(names_tasks=True)).agents[0]
     assert (slots(who), who.due_at) == (1, None)

@@ -74,9 +74,16 @@ def expect_echo(draft: Draft, task: Task, kind: EntryKind) -> None:
 
 
 def tell_to_stop(draft: Draft, task: Task) -> None:
-    """Have the agent told to cancel the attempt, and expect it to echo that message."""
+    """Have the agent told to cancel the attempt, and expect it to echo that message.
+
+    An agent that does one thing at a time echoes it only once its work has ended.
+    """
     draft.abandon(task)
     expect_echo(draft, task, EntryKind.CANCELLED)
+    agent = draft.agent_by_id(task.agent_id)
+    if agent is not None:
+        entries = _mark_echo(agent.open_entries, (task.id, task.attempt), is_awaited=True)
+        draft.agent(agent, open_entries=entries)
 
 
 def take_back(draft: Draft, task: Task) -> None:
@@ -100,6 +107,18 @@ def inherit_entries(
         holder = by_id.get(task.agent_id or "")
         if holder is not None and _may_be_with_agent(task, holder, None, draft.ctx):
             _leave(draft, successor, task, holds=successor.names_tasks is not True)
+
+
+def _mark_echo(
+    entries: tuple[OpenEntry, ...], task_attempt: tuple[str, int], *, is_awaited: bool
+) -> tuple[OpenEntry, ...]:
+    """Note whether the echo of a cancel is still to come, at the entry of the attempt."""
+    return tuple(
+        replace(entry, awaits_echo=is_awaited)
+        if entry.task_attempt == task_attempt and not entry.kind.is_echo
+        else entry
+        for entry in entries
+    )
 
 
 def _holds(task: Task, agent: Agent, code: FailureCode | None) -> bool:
@@ -177,11 +196,11 @@ def settle(
         case StateWord.ACTIVE:
             return _begin(entries, ctx)
         case StateWord.IDLE:
-            return _end(entries, [entry for entry in entries if entry.active])
+            return _end(entries, [entry for entry in entries if entry.active], ctx)
         case StateWord.FINISHED | StateWord.ERROR:
             begun = [entry for entry in entries if entry.active]
             attempts = [entry for entry in entries if not entry.kind.is_echo]
-            return _end(entries, begun or attempts or list(entries))
+            return _end(entries, begun or attempts or list(entries), ctx)
         case _:
             return None, entries
 
@@ -198,12 +217,30 @@ def _begin(
 
 
 def _end(
-    entries: tuple[OpenEntry, ...], fitting: list[OpenEntry]
+    entries: tuple[OpenEntry, ...], fitting: list[OpenEntry], ctx: Context
 ) -> tuple[OpenEntry | None, tuple[OpenEntry, ...]]:
     if not fitting:
         return None, entries
     chosen = min(fitting, key=_ends)
-    return chosen, tuple(entry for entry in entries if entry is not chosen)
+    left = tuple(entry for entry in entries if entry is not chosen)
+    if chosen.kind is EntryKind.CANCELLED:
+        return chosen, _mark_echo(left, chosen.task_attempt, is_awaited=False)
+    return chosen, (*left, *_echo_to_come(chosen, left, ctx))
+
+
+def _echo_to_come(
+    ended: OpenEntry, left: tuple[OpenEntry, ...], ctx: Context
+) -> tuple[OpenEntry, ...]:
+    """Return the entry for the echo of a cancel that the agent reads only after its work.
+
+    It holds the agent: the next task must neither get the echo nor lose its own reports to it.
+    """
+    is_expected = any(entry.task_attempt == ended.task_attempt for entry in left)
+    if not ended.awaits_echo or is_expected:
+        return ()
+    until = ctx.now + ctx.policy.echo_window
+    echo = replace(ended, kind=EntryKind.CANCELLED, since=ctx.now, until=until, active=False)
+    return (replace(echo, holds=ended.holds, awaits_echo=False),)
 
 
 def _ends(entry: OpenEntry) -> datetime:
@@ -213,6 +250,9 @@ def _ends(entry: OpenEntry) -> datetime:
 def holding(entries: Iterable[OpenEntry], names_tasks: bool | None) -> tuple[OpenEntry, ...]:
     """Return the entries as they hold an agent of which this is known."""
     return tuple(
-        replace(entry, holds=not entry.kind.is_echo and names_tasks is not True)
-        for entry in entries
+        replace(entry, holds=_may_hold(entry) and names_tasks is not True) for entry in entries
     )
+
+
+def _may_hold(entry: OpenEntry) -> bool:
+    return entry.holds or not entry.kind.is_echo

@@ -28,13 +28,26 @@ def explain_progress(facts: TaskFacts) -> Explanation:
             PendingReason(Reason.NOT_WAITING, message, task.ended_at or task.waiting_since)
         )
     work = _work(facts)
-    unblocked_by = [f"Agent {work.agent_name} reports the end of the task."]
+    unblocked_by = [_ending(facts, work)]
     if work.next_deadline is not None:
         unblocked_by.append(
             f"Time passes until {work.next_deadline.at:%Y-%m-%dT%H:%M:%SZ}. "
             f"{work.next_deadline.message}"
         )
     return Explanation(_reason(task, work), unblocked_by=tuple(unblocked_by), work=work)
+
+
+def _ending(facts: TaskFacts, work: Work) -> str:
+    """Say which report ends the task, so that an operator sees why one without its id did not."""
+    agent, report = facts.agent, f"Agent {work.agent_name} reports the end of the task"
+    if facts.task.is_probe:
+        return f"{report} and names it, since the task tests whether AgentKit delivers."
+    if agent is not None and agent.concurrency > 1 and agent.names_tasks is not True:
+        return (
+            f"{report}. It has named no task so far, and while it has several only a report that "
+            "names the task counts."
+        )
+    return f"{report}."
 
 
 def _work(facts: TaskFacts) -> Work:

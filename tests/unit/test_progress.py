@@ -48,6 +48,20 @@ def test_task_at_work_names_agent_since_and_next_deadline(
     assert len(said.unblocked_by) == 2
 
 
+@pytest.mark.parametrize(
+    ("one", "who", "words"),
+    [
+        (running(), {"concurrency": 2}, "while it has several only a report that names the task"),
+        (running(), {"concurrency": 2, "names_tasks": True}, "reports the end of the task."),
+        (running(), {}, "reports the end of the task."),
+        (accepted(is_probe=True), {}, "names it, since the task tests whether AgentKit delivers"),
+    ],
+)
+def test_report_that_ends_the_task_is_described(one: Task, who: dict[str, Any], words: str) -> None:
+    said = explain_progress(task_facts(one, agent=agent(**who)))
+    assert words in said.unblocked_by[0]
+
+
 def test_task_at_work_shows_its_last_sign_of_life() -> None:
     said = explain_progress(about(running(heartbeat_at=at(-1))))
     assert said.work is not None

@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+MAX_FAULTS = 50
+"""The most faults that one answer lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:

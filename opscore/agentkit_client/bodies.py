@@ -6,11 +6,9 @@ from typing import Any
 
 import orjson
 
-from opscore.json_bounds import has_too_many_members
+from opscore.json_rules import MAX_DEPTH, MAX_INTEGER, has_too_many_members
 from opscore.models import RESULT_LIMIT
 
-MAX_DEPTH = 64
-MAX_INTEGER = 2**53
 # Each value takes two bytes at least: what holds more is larger than any result may be.
 MAX_MEMBERS = RESULT_LIMIT // 2
 

@@ -6,8 +6,9 @@ from typing import Annotated, Any, get_origin
 from fastapi import Depends, Header, Path, Query, Request
 
 from opscore.api.core import Core
-from opscore.api.validation import MAX_FAULTS, MAX_POINTER, VISIBLE_PATTERN
-from opscore.exceptions import Fault, ValidationError
+from opscore.api.validation import VISIBLE_PATTERN
+from opscore.exceptions import MAX_FAULTS, Fault, ValidationError
+from opscore.json_rules import MAX_POINTER, pointer_token
 from opscore.lifecycle import Lifecycle
 from opscore.suggestions import closest
 
@@ -49,8 +50,7 @@ def _takes_several(annotation: Any) -> bool:
 
 
 def _query_fault(name: str, message: str, code: str = "extra_forbidden") -> Fault:
-    escaped = name.replace("~", "~0").replace("/", "~1")
-    return Fault(f"/query/{escaped}"[:MAX_POINTER], message, code)
+    return Fault(f"/query/{pointer_token(name)}"[:MAX_POINTER], message, code)
 
 
 def _unknown(name: str, known: set[str]) -> str:

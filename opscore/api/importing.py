@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from opscore.api.import_rules import ImportRules, check_definition
 from opscore.api.validation import validation_error
 from opscore.exceptions import Fault, OpsCoreError
+from opscore.json_rules import MAX_DEPTH
 from opscore.middleware import parse_json
-from opscore.middleware.json_text import MAX_DEPTH
 from opscore.models import WorkflowDefinition
 from opscore.storage import Storage
 from opscore.storage.portable import BATCH, Portable

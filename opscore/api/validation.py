@@ -6,11 +6,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from opscore.exceptions import Fault, ValidationError
+from opscore.exceptions import MAX_FAULTS, Fault, ValidationError
+from opscore.json_rules import MAX_POINTER, pointer_token
 from opscore.suggestions import closest
-
-MAX_FAULTS = 50
-MAX_POINTER = 200
 
 Found = Mapping[str, Any]
 """One error as pydantic lists it."""
@@ -61,8 +59,7 @@ def _pointer(loc: Sequence[str | int]) -> str:
     if loc and loc[0] == "query":
         # Which of a parameter's values it is says nothing.
         parts = loc[:2]
-    escaped = (str(part).replace("~", "~0").replace("/", "~1") for part in parts)
-    return "".join(f"/{part}" for part in escaped)[:MAX_POINTER]
+    return "".join(f"/{pointer_token(str(part))}" for part in parts)[:MAX_POINTER]
 
 
 # --- fields that are not known ----------------------------------------------------------------

@@ -14,13 +14,17 @@ from typing import Any, NoReturn
 
 import orjson
 
-from opscore.exceptions import BadRequestError, Fault, ValidationError
-from opscore.json_bounds import MAX_MEMBERS, STRING, has_too_many_members
+from opscore.exceptions import MAX_FAULTS, BadRequestError, Fault, ValidationError
+from opscore.json_rules import (
+    MAX_DEPTH,
+    MAX_INTEGER,
+    MAX_MEMBERS,
+    MAX_POINTER,
+    STRING,
+    has_too_many_members,
+    pointer_token,
+)
 
-MAX_DEPTH = 64
-MAX_INTEGER = 2**53
-MAX_FAULTS = 50
-MAX_POINTER = 200
 LOCATE_LIMIT = 64 * 1024
 
 _ONE_SHAPE = bytes.maketrans(b"{}", b"[]")
@@ -157,7 +161,7 @@ def _member_faults(members: _Members, pointer: str) -> Iterator[Fault]:
         if "\0" in key:
             yield Fault(pointer[:MAX_POINTER], "A key holds a NUL character.", "nul_character")
             continue
-        place = f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}"
+        place = f"{pointer}/{pointer_token(key)}"
         if key in seen:
             yield Fault(place[:MAX_POINTER], "This key is there twice.", "duplicate_key")
         seen.add(key)

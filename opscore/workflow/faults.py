@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from opscore.exceptions import Fault
+from opscore.json_rules import pointer_token
 
 MOST_FAULTS = 100
 
@@ -47,7 +48,7 @@ class Faults:
 def point(pointer: str, name: Any) -> str:
     """The pointer to a named member; a name that is unfit to be shown leads to its object."""
     if isinstance(name, str) and is_shown(name):
-        return f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+        return f"{pointer}/{pointer_token(name)}"
     return pointer
 
 

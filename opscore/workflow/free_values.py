@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from opscore.json_rules import MAX_DEPTH
 from opscore.workflow.faults import Faults, point
 from opscore.workflow.values import (
-    MAX_DEPTH,
     ObjectWithRepeats,
     number_problem,
     text_problem,

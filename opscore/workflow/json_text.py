@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from opscore.exceptions import Fault, InvalidWorkflowError
-from opscore.json_bounds import MAX_MEMBERS, has_too_many_members
+from opscore.json_rules import MAX_MEMBERS, has_too_many_members
 from opscore.workflow.values import ObjectWithRepeats, read_number
 
 

@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-LARGEST_INTEGER = 2**53
-MAX_DEPTH = 64
+from opscore.json_rules import MAX_INTEGER
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WORDS = {"true": True, "false": False, "null": None, "": None}
@@ -59,7 +58,7 @@ def number_problem(number: int | float) -> str | None:
     """Why a number cannot be stored, or None."""
     if isinstance(number, float) and not math.isfinite(number):
         return "A number must be finite and no integer may lie beyond ±2^53; write it as a text."
-    if isinstance(number, int) and abs(number) > LARGEST_INTEGER:
+    if isinstance(number, int) and abs(number) > MAX_INTEGER:
         return "No integer may lie beyond ±2^53; write it as a text."
     return None
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from opscore.exceptions import Fault, InvalidWorkflowError
-from opscore.json_bounds import MAX_MEMBERS
-from opscore.workflow.values import MAX_DEPTH, Plain
+from opscore.json_rules import MAX_DEPTH, MAX_MEMBERS
+from opscore.workflow.values import Plain
 
 MOST_NODES = MAX_MEMBERS
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opscore.exceptions import BadRequestError, ValidationError
-from opscore.middleware.json_text import MAX_DEPTH, MAX_INTEGER, parse_json
+from opscore.json_rules import MAX_DEPTH, MAX_INTEGER
+from opscore.middleware.json_text import parse_json
 from tests.timing import taking_less_than
 
 # --- a slow reader of the same rules, written from the standard library alone -----------------

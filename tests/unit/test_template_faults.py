@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from opscore.exceptions import InvalidWorkflowError
+from opscore.json_rules import MAX_DEPTH
 from opscore.workflow.faults import MOST_FAULTS
 from opscore.workflow.free_values import MOST_VALUES
 from opscore.workflow.templates import load_workflow_template, parse_definition
 from opscore.workflow.validation import MOST_TASKS, TASK_FIELDS
-from opscore.workflow.values import MAX_DEPTH
 from tests.timing import taking_less_than
 from tests.unit.template_values import document, faults_of, places, task
 

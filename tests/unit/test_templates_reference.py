@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 
+from opscore.json_rules import MAX_DEPTH
 from opscore.models.definition import FallbackResult, FallbackTask, MessageType
 from opscore.workflow import fields, free_values, references, validation, yaml_text
 from opscore.workflow.faults import MOST_FAULTS
 from opscore.workflow.templates import Syntax, load_workflow_template
-from opscore.workflow.values import MAX_DEPTH
 from tests.unit.template_values import document, faults_of, task
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "templates.md").read_text("utf-8")

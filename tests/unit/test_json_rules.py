@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opscore.json_bounds import MAX_MEMBERS, count_members, has_too_many_members
+from opscore.json_rules import MAX_MEMBERS, count_members, has_too_many_members
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(alphabet='a,[]{}"\\ '),

@@ -1,12 +1,16 @@
-"""Count the values of a JSON text before anything is built from it.
+"""Rules for JSON that hold everywhere: depth, integers, the number of values, and pointers.
 
-A text of 1 MiB can hold half a million values; reading, checking and storing them keeps every
-other request waiting.
+The values of a text are counted before anything is built from it: a text of 1 MiB can hold half a
+million; reading, checking and storing them keeps every other request waiting.
 """
 
 import re
 
+MAX_DEPTH = 64
+MAX_INTEGER = 2**53
 MAX_MEMBERS = 20_000
+MAX_POINTER = 200
+"""The most characters of a pointer that an answer shows."""
 
 # The closing quote is optional, so that an open string is passed once and not tried again.
 STRING = re.compile(rb'"(?>[^"\\]+|\\.)*+"?', re.DOTALL)
@@ -30,3 +34,8 @@ def count_members(raw: bytes) -> int:
 
 def _separators(text: bytes) -> int:
     return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def pointer_token(name: str) -> str:
+    """Return a member's name as it stands in a JSON pointer."""
+    return name.replace("~", "~0").replace("/", "~1")

@@ -77,7 +77,7 @@ class RouteSelector:
         return via
 
     async def observe(self, seen: ForwardObservation) -> None:
-        """Learn from a sign of life, and store what is new; it counts here in any case."""
+        """Learn from a sign of life, and store what is new."""
         for _ in range(_MAX_ATTEMPTS):
             before, now = self.known, self._clock.now()
             after = observe(before, seen, now, self._policy.probe_interval)
@@ -96,6 +96,9 @@ class RouteSelector:
                 return
             else:
                 return
+        logger.warning(
+            "What was learned of AgentKit is not stored: other replicas kept changing it."
+        )
 
     async def _store(
         self, before: AgentKitKnowledge, after: AgentKitKnowledge, agent_id: str

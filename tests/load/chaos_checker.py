@@ -149,13 +149,19 @@ def a_result_is_its_own_tasks(look: _Look) -> Iterator[str]:
 
 
 def a_result_was_worked_for(look: _Look) -> Iterator[str]:
-    """The ledgers of the agents have the work for each completion and each reported error."""
+    """The ledgers of the agents have the work for each completion and each reported error.
+
+    A heartbeat says that work has ended, not how: some agents say nothing of a failure.
+    """
     worked = {(work.task_id, work.succeeded) for work in look.record.worked}
+    ended = {work.task_id for work in look.record.worked}
     for task_id, task in look.tasks.items():
         if task["messageType"] == "tool_invocation":
             continue
         fell_back = look.task_events(task_id, "task.fallback")
-        if task["status"] == "completed" and not fell_back and (task_id, True) not in worked:
+        by_heartbeat = task["result"] == HEARTBEAT and task_id in ended
+        worked_for = fell_back or by_heartbeat or (task_id, True) in worked
+        if task["status"] == "completed" and not worked_for:
             yield f"The task {task_id} is completed, and no agent has worked on it to its end."
         for event in look.task_events(task_id, "task.attempt_failed"):
             if event["data"]["code"] == "agent_error" and (task_id, False) not in worked:

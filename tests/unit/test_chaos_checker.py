@@ -372,3 +372,16 @@ def test_the_cancel_of_a_stored_attempt_is_no_second_message() -> None:
     story = told()
     story.record.posts.append(Post("a1", "task_cancel", "s1", "s1-one", 1))
     assert violations(story.record) == []
+
+
+def test_heartbeat_completes_only_a_task_that_was_worked_on() -> None:
+    story = told()
+    two = story.find("s1-two")
+    story.record.worked = [work for work in story.record.worked if work.task_id != "s1-two"]
+    unworked = ["The task s1-two is completed, and no agent has worked on it to its end."]
+    two["result"] = chaos_checker.HEARTBEAT
+    assert violations(story.record) == unworked
+    story.record.worked.append(Work("a1", "s1-two", 1, succeeded=False))
+    assert violations(story.record) == []
+    two["result"] = {"echo": two["parameters"]}
+    assert violations(story.record) == unworked

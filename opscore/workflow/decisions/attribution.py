@@ -39,7 +39,12 @@ class Effect(Enum):
     FAIL = auto()
 
 
-_SPEAKS_OF_WORK = frozenset({StateWord.ACTIVE, StateWord.IDLE, StateWord.FINISHED, StateWord.ERROR})
+_EFFECTS = {
+    StateWord.ACTIVE: Effect.ACTIVE,
+    StateWord.IDLE: Effect.COMPLETE,
+    StateWord.FINISHED: Effect.COMPLETE,
+    StateWord.ERROR: Effect.FAIL,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ _OUT_OF_ORDER = (
 
 def _unless_plain(word: StateWord, sentence: str) -> str | None:
     """A report that says nothing of work needs no explanation."""
-    return sentence if word in _SPEAKS_OF_WORK - {StateWord.IDLE} else None
+    return sentence if word in _EFFECTS and word is not StateWord.IDLE else None
 
 
 # --- with an id -------------------------------------------------------------------------------
@@ -143,17 +148,11 @@ def is_in_doubt(task: Task) -> bool:
 
 
 def effect_by_id(word: StateWord, task: Task, attempt: int | None) -> Effect:
-    match word:
-        case StateWord.IDLE if _may_follow_error(task, attempt) and task.active_at is None:
-            return Effect.NONE
-        case StateWord.ACTIVE:
-            return Effect.ACTIVE
-        case StateWord.FINISHED | StateWord.IDLE:
-            return Effect.COMPLETE
-        case StateWord.ERROR:
-            return Effect.FAIL
-        case _:
-            return Effect.NONE
+    """Return the effect of a report that names the task."""
+    is_idle = word is StateWord.IDLE
+    if is_idle and task.active_at is None and _may_follow_error(task, attempt):
+        return Effect.NONE
+    return _EFFECTS.get(word, Effect.NONE)
 
 
 def _may_follow_error(task: Task, attempt: int | None) -> bool:
@@ -199,18 +198,13 @@ _PROBE = "The task in flight tests AgentKit's delivery, so only a report that na
 
 
 def effect_without_id(word: StateWord, task: Task) -> Effect:
-    match word:
-        case StateWord.ACTIVE:
-            return Effect.ACTIVE
-        case StateWord.IDLE if not _was_active(task):
-            # An idle heartbeat that crosses a delivery must not complete the task.
-            return Effect.NONE
-        case StateWord.FINISHED | StateWord.IDLE:
-            return Effect.COMPLETE
-        case StateWord.ERROR:
-            return Effect.FAIL
-        case _:
-            return Effect.NONE
+    """Return the effect of a report without an id on the task in flight.
+
+    An idle heartbeat that crosses a delivery must not complete the task.
+    """
+    if word is StateWord.IDLE and not _was_active(task):
+        return Effect.NONE
+    return _EFFECTS.get(word, Effect.NONE)
 
 
 def _was_active(task: Task) -> bool:

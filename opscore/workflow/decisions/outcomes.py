@@ -18,12 +18,10 @@ from opscore.models import (
     MessageType,
     Outcome,
     Policy,
-    SessionStatus,
     Task,
     TaskDefinition,
     TaskFacts,
     TaskStatus,
-    WorkflowSession,
 )
 from opscore.workflow.decisions.agents import (
     hold_agent,
@@ -35,12 +33,13 @@ from opscore.workflow.decisions.context import Context
 from opscore.workflow.decisions.direct import can_go_direct, go_direct
 from opscore.workflow.decisions.draft import Draft
 from opscore.workflow.decisions.open_entries import expect_echo, holding
-from opscore.workflow.decisions.reports import apply_early_reports
+from opscore.workflow.decisions.reports import apply_early_reports, note_late
 from opscore.workflow.decisions.signs_of_life import note_sign_of_life
 from opscore.workflow.decisions.steps import (
     complete_task,
     handle_task_failure,
     requeue,
+    set_session_running,
 )
 
 # An agent that AgentKit does not know is asked for again so often and so late: within a minute.
@@ -128,16 +127,7 @@ def _note_overtaken(draft: Draft, task: Task, attempt: int, outcome: Outcome) ->
     if isinstance(outcome, Answered):
         if attempt == task.attempt:
             expect_echo(draft, task, EntryKind.ANSWERED)
-        draft.event(
-            EventType.TASK_LATE,
-            agent_id=task.agent_id,
-            session_id=task.session_id,
-            task_id=task.id,
-            stepId=task.step_id,
-            attempt=attempt,
-            said="answered",
-            status=task.status.value,
-        )
+        note_late(draft, replace(task, attempt=attempt), task.agent_id, "answered")
 
 
 def accept_attempt(draft: Draft, facts: TaskFacts, task: Task) -> None:
@@ -156,7 +146,7 @@ def accept_attempt(draft: Draft, facts: TaskFacts, task: Task) -> None:
     if alive:
         note_sign_of_life(draft, task, facts.agent)
     _note_delivered(draft, facts, task)
-    session = _session_runs(draft, facts.session)
+    session = set_session_running(draft, facts.session)
     apply_early_reports(draft, task, session)
 
 
@@ -174,13 +164,6 @@ def _start_deadline(facts: TaskFacts, task: Task, ctx: Context) -> datetime | No
     if task.via is not Delivery.AGENTKIT or is_sure or not limit:
         return None
     return ctx.now + min(limit, (step.timeout or ctx.policy.run_timeout) / 2)
-
-
-def _session_runs(draft: Draft, session: WorkflowSession) -> WorkflowSession:
-    if session.status not in (SessionStatus.PENDING, SessionStatus.WAITING):
-        return session
-    started_at = session.started_at or draft.ctx.now
-    return draft.session(session, status=SessionStatus.RUNNING, started_at=started_at)
 
 
 def _note_delivered(draft: Draft, facts: TaskFacts, task: Task) -> None:

@@ -9,7 +9,6 @@ from opscore.models import (
     EarlyReports,
     EventType,
     OpenEntry,
-    SessionStatus,
     Standing,
     StateReport,
     StateWord,
@@ -28,7 +27,11 @@ from opscore.workflow.decisions.report_contents import agent_error, error_of, re
 from opscore.workflow.decisions.report_times import settle_time
 from opscore.workflow.decisions.signs_of_life import note_sign_of_life
 from opscore.workflow.decisions.states import record_state
-from opscore.workflow.decisions.steps import complete_task, handle_task_failure
+from opscore.workflow.decisions.steps import (
+    complete_task,
+    handle_task_failure,
+    set_session_running,
+)
 
 # --- state reports ----------------------------------------------------------------------------
 
@@ -122,10 +125,7 @@ def mark_active(draft: Draft, task: Task, session: WorkflowSession) -> tuple[Tas
     )
     if first:
         draft.task_event(EventType.TASK_RUNNING, task)
-    if session.status in (SessionStatus.PENDING, SessionStatus.WAITING):
-        started_at = session.started_at or now
-        session = draft.session(session, status=SessionStatus.RUNNING, started_at=started_at)
-    return task, session
+    return task, set_session_running(draft, session)
 
 
 # --- precise reports --------------------------------------------------------------------------

@@ -363,3 +363,10 @@ def set_session_waiting(draft: Draft, session: WorkflowSession) -> WorkflowSessi
     if session.status is not SessionStatus.RUNNING:
         return session
     return draft.session(session, status=SessionStatus.WAITING)
+
+
+def set_session_running(draft: Draft, session: WorkflowSession) -> WorkflowSession:
+    if session.status not in (SessionStatus.PENDING, SessionStatus.WAITING):
+        return session
+    started_at = session.started_at or draft.ctx.now
+    return draft.session(session, status=SessionStatus.RUNNING, started_at=started_at)

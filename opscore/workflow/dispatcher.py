@@ -381,10 +381,20 @@ class Dispatcher:
         except StorageError as error:
             logger.warning("An agent could not be told to stop: %s", error.detail)
             return
-        if candidate is not None and via is not None:
+        if candidate is not None:
             crash_point("abandon.before")
+            via = via or self._way_of_another_replica(candidate.agent)
             await self._courier.cancel(task, candidate.agent, via)
             crash_point("abandon.told")
+
+    def _way_of_another_replica(self, agent: Agent) -> Delivery:
+        """Return the channel to an agent whose answer another replica awaits.
+
+        AgentKit answers at once, so it is most likely the agent's own answer.
+        """
+        is_direct = self._engine.policy.mode is not DispatchMode.AGENTKIT
+        has_endpoint = agent.contact_endpoint is not None
+        return Delivery.DIRECT if is_direct and has_endpoint else Delivery.AGENTKIT
 
 
 def _hangs_from(claim: Claim) -> datetime:

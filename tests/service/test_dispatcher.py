@@ -500,6 +500,22 @@ async def test_a_waiting_task_is_cancelled_without_a_word_to_anyone(build: Build
     assert len(courier.calls) == 1
 
 
+@pytest.mark.parametrize("mode", DispatchMode)
+async def test_agent_whose_answer_another_replica_awaits_is_told_to_stop(
+    build: Builder, mode: DispatchMode
+) -> None:
+    courier = Switchboard()
+    house = await build(courier, running=False, policy=Policy(mode=mode))
+    await house.register()
+    session = await house.trigger()
+    now = house.clock.now()
+    (claim,) = await house.storage.claim("another replica", now, now + timedelta(seconds=15), 1)
+    await house.lifecycle.cancel_session(session.id, "not needed")
+    await settle(50)
+    via = Delivery.AGENTKIT if mode is DispatchMode.AGENTKIT else Delivery.DIRECT
+    assert courier.cancelled == [(claim.task.id, "a1", via)]
+
+
 async def test_an_agent_that_cannot_be_looked_up_is_not_told(
     build: Builder, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -138,7 +138,7 @@ class Dispatcher:
             lease_until = self._clock.now() + LEASE
             held = await self._storage.renew(self._owner, tuple(messages), lease_until)
         except StorageError as error:
-            logger.warning("Leases could not be prolonged: %s", error.detail)
+            logger.warning("Lease renewal failed: %s", error.detail)
             return False
         crash_point("lease.renewed")
         for task_id, message in messages.items():

@@ -52,7 +52,9 @@ class Upstream:
         if _says_nothing(task, outcome):
             return
         if self._breaker.failures and self.is_on_trial:
-            logger.info("AgentKit answers again: tasks flow, with few messages at first.")
+            logger.info(
+                "Circuit breaker for AgentKit closed: it answers again; few messages at first."
+            )
         self._breaker = self._breaker.succeeded(self._limit)
         if self._breaker.ramp is None:
             self._troubled_since = None
@@ -78,7 +80,10 @@ class Upstream:
         self._breaker = self._breaker.failed(now, at_once)
         if self._breaker.is_open(now) and not was_open:
             self._troubled_since = self._troubled_since or now
-            logger.warning("AgentKit is given a rest: %s", failure.message)
+            logger.warning(
+                "Circuit breaker for AgentKit opened: %s Tasks that need AgentKit wait.",
+                failure.message,
+            )
 
 
 def blames(task: Task, failure: Failure) -> bool:

@@ -57,7 +57,7 @@ async def test_session_without_agent_points_to_the_steps_that_need_one(service: 
     check_problem(await service.post("sessions", slip), 422, "validation_error")
 
 
-async def test_what_is_not_there_is_404(service: Service) -> None:
+async def test_unknown_ids_are_404(service: Service) -> None:
     nobody = "00000000-0000-7000-8000-000000000000"
     check_problem(await service.post(f"task/{nobody}/retry"), 404, "task_not_found")
     check_problem(await service.post(f"task/{nobody}/cancel"), 404, "task_not_found")

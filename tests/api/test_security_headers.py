@@ -40,7 +40,7 @@ async def test_every_answer_forbids_sniffing_framing_and_referrers(
 
 
 @pytest.mark.parametrize("authorization", [{}, {"Authorization": ""}], ids=["key", "no key"])
-async def test_what_needs_a_key_is_stored_by_no_cache(
+async def test_answers_that_need_a_key_are_stored_by_no_cache(
     service: Service, authorization: dict[str, str]
 ) -> None:
     for path in ("/metrics", f"{API}/agents", f"{API}/export"):

@@ -324,7 +324,7 @@ async def test_F16_leases_are_prolonged_again_when_the_storage_is_back(
     await house.trigger()
     storage.away = True
     await house.pass_time(6)
-    assert "Leases could not be prolonged" in caplog.text
+    assert "Lease renewal failed" in caplog.text
     storage.away = False
     await house.pass_time(2)
     lease_until = (await house.task()).lease_until
@@ -360,7 +360,7 @@ async def test_F16_many_leases_are_prolonged_a_part_at_a_time(
     before = storage.asked["renew"]
     await house.pass_time(5)
     assert storage.asked["renew"] - before == 2
-    assert caplog.text.count("Leases could not be prolonged") == 1
+    assert caplog.text.count("Lease renewal failed") == 1
     await house.pass_time(9)
     leases = {task.id: task.lease_until or at(0) for task in await house.tasks()}
     prolonged = [task_id for task_id, until in leases.items() if until > at(15)]

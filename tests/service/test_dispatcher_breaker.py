@@ -86,7 +86,10 @@ async def test_F38_after_the_rest_one_probe_and_then_a_ramp(
     assert under_way == sorted(under_way)
     assert under_way[-1] == 8
     assert not broken(house.dispatcher)
-    assert sum(line.startswith("AgentKit answers again: ") for line in caplog.messages) == 1
+    assert (
+        sum(line.startswith("Circuit breaker for AgentKit closed: ") for line in caplog.messages)
+        == 1
+    )
 
 
 async def test_F38_each_failed_probe_doubles_the_rest_up_to_half_a_minute(

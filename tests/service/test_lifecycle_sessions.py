@@ -229,7 +229,7 @@ async def test_F99_the_order_of_a_payloads_keys_makes_no_other_request(build: Bu
 
 
 @pytest.mark.parametrize("inline", [True, False])
-async def test_what_waits_in_bytes_is_bounded_until_it_is_dispatched(
+async def test_waiting_bytes_over_the_budget_refuse_triggers_until_dispatched(
     build: Builder, inline: bool
 ) -> None:
     house = await build(running=False, limits=Limits(queue_bytes=3000))

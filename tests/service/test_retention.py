@@ -58,7 +58,7 @@ class TakesLong(Moody):
         return answer
 
 
-async def test_whoever_has_lost_the_duty_stops_forgetting(build: Builder) -> None:
+async def test_replica_without_the_role_stops_pruning(build: Builder) -> None:
     retention = Retention(ended_sessions=0, batch=3)
     storage = await build.storage(TakesLong)
     house = await build(Switchboard(always=Answered(1)), storage=storage, retention=retention)
@@ -74,7 +74,7 @@ async def test_whoever_has_lost_the_duty_stops_forgetting(build: Builder) -> Non
     assert storage.asked["prune"] == 1
 
 
-async def test_nothing_to_forget_is_not_worth_a_word(build: Builder) -> None:
+async def test_prune_of_nothing_is_not_logged(build: Builder) -> None:
     house = await build()
     await house.register()
     await house.trigger()

@@ -25,7 +25,7 @@ MISSED = ForwardObservation("a1", arrived=False)
 ARRIVED = ForwardObservation("a2", arrived=True)
 
 
-async def test_what_was_learned_outlives_a_restart(build: Builder) -> None:
+async def test_knowledge_of_agentkit_outlives_a_restart(build: Builder) -> None:
     storage = await build.storage(Moody)
     before = await build(storage=storage, running=False)
     await before.engine.routes.observe(MISSED)
@@ -76,7 +76,7 @@ async def test_storage_that_is_away_does_not_keep_from_learning(
     assert (stored.forwards, stored.rev) == (Forwards.PROVED, 1)
 
 
-async def test_what_was_learned_of_another_agentkit_does_not_count(build: Builder) -> None:
+async def test_knowledge_of_another_agentkit_does_not_count(build: Builder) -> None:
     storage = await build.storage(Moody)
     house = await build(storage=storage, running=False)
     learned = AgentKitKnowledge("http://other:1", Forwards.DISPROVED, at(0), at(600), rev=1)

@@ -314,7 +314,7 @@ def test_unlisted_names_are_refused_at_once_if_no_network_is_listed() -> None:
         ("one.pool.example.org", "fd00:ec2::23", False),
     ],
 )
-def test_what_a_name_resolves_to_is_judged_by_the_allow_list(
+def test_resolved_address_is_judged_by_the_allow_list(
     name: str, address: str, allowed: bool
 ) -> None:
     if allowed:

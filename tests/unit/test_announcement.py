@@ -57,7 +57,7 @@ def test_nulls_are_taken_without_a_note() -> None:
         ),
     ],
 )
-def test_what_breaks_a_rule_is_shortened_or_left_out_with_a_note(
+def test_invalid_value_is_shortened_or_left_out_with_a_note(
     given: dict[str, Any], expected: dict[str, Any], note: str | None
 ) -> None:
     details, notes = taken(**given)

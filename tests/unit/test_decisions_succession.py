@@ -99,7 +99,7 @@ def test_only_the_newest_predecessors_are_kept() -> None:
     assert predecessors == ("old", *many[:-1])
 
 
-def test_what_an_operator_set_outlives_the_restart() -> None:
+def test_settings_of_an_operator_outlive_the_restart() -> None:
     found = agents(announce("new", announced("old", -9, concurrency=4, standing=Standing.DRAINING)))
     assert (found["new"].concurrency, found["new"].standing) == (4, Standing.DRAINING)
 

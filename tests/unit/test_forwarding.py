@@ -104,7 +104,7 @@ def test_without_room_at_agentkit_a_task_goes_direct_where_it_can(
         (PROBE_DUE, "a1", False, PROBE_DUE),
     ],
 )
-def test_what_a_sign_of_life_teaches(
+def test_sign_of_life_gives_an_observation(
     known: AgentKitKnowledge, agent_id: str, arrived: bool, learned: AgentKitKnowledge
 ) -> None:
     assert observe(known, ForwardObservation(agent_id, arrived), NOW) == learned
@@ -139,7 +139,7 @@ def test_how_often_probes_go_can_be_set() -> None:
         (DISPROVED, "do not reach agents; tasks go straight to agents"),
     ],
 )
-def test_what_was_learned_is_said_in_one_sentence(known: AgentKitKnowledge, words: str) -> None:
+def test_knowledge_is_described_in_one_sentence(known: AgentKitKnowledge, words: str) -> None:
     sentence = describe(known)
     assert words in sentence
     assert sentence.count(".") == 1

@@ -117,7 +117,7 @@ async def test_it_registers_with_agentkit_and_reports_idle_once() -> None:
     assert (report["agentId"], report["state"], report["details"]) == (AGENT_ID, "idle", {})
 
 
-async def test_it_needs_no_capabilities() -> None:
+async def test_agent_without_capabilities_is_accepted() -> None:
     async with world(capabilities=()) as its:
         [(_, _, card)] = its.stub.posts
         assert "capabilities" not in card

@@ -137,7 +137,7 @@ def _readiness(core: Core, seen: Observation, named: bool) -> ReadyView:
             state=known.forwards,
             since=known.since,
             next_probe=known.next_probe,
-            message=describe(known),
+            message=describe(known, core.engine.policy.mode),
         ),
         agentkit_breaker_open_until=core.dispatcher.upstream.open_until,
         agents=counts.agents,

@@ -111,21 +111,27 @@ def after_probe(
     return replace(known, next_probe=now + every)
 
 
-def describe(known: AgentKitKnowledge) -> str:
-    """Say in one sentence what was learned and what it means."""
+def describe(known: AgentKitKnowledge, mode: DispatchMode) -> str:
+    """Say in one sentence what was learned and, in mode `auto`, what it means."""
+    fact, consequence = _fact_and_consequence(known)
+    return f"{fact}; {consequence}." if mode is DispatchMode.AUTO else f"{fact}."
+
+
+def _fact_and_consequence(known: AgentKitKnowledge) -> tuple[str, str]:
     if known.forwards is Forwards.UNKNOWN:
         return (
-            "It is not known yet whether AgentKit's forwards reach agents; a task that it accepted "
-            "goes straight to its agent if the agent stays silent."
+            "It is not known yet whether AgentKit's forwards reach agents",
+            "a task that it accepted goes straight to its agent if the agent stays silent",
         )
     if known.forwards is Forwards.DISPROVED:
         return (
-            "AgentKit accepts tasks, but its forwards do not reach agents; tasks go straight to "
-            "agents that have a contactEndpoint, and now and then one tries AgentKit again."
+            "AgentKit accepts tasks, but its forwards do not reach agents",
+            "tasks go straight to agents that have a contactEndpoint, and now and then one tries "
+            "AgentKit again",
         )
     if known.unreached:
         return (
-            "AgentKit's forwards reach agents, but have missed one; its tasks go straight to it "
-            "and all others through AgentKit."
+            "AgentKit's forwards reach agents, but have missed one",
+            "its tasks go straight to it and all others through AgentKit",
         )
-    return "AgentKit's forwards reach agents; tasks go through AgentKit."
+    return "AgentKit's forwards reach agents", "tasks go through AgentKit"

@@ -65,7 +65,7 @@ class RouteSelector:
         is_news = stored.forwards is not self.known.forwards
         self.known = stored
         if is_news:
-            logger.info("%s", describe(stored))
+            logger.info("%s", describe(stored, self._policy.mode))
 
     def choose(self, task: Task, agent: Agent, agentkit_has_room: bool) -> Delivery:
         """Return the channel of a claimed task; a task that tries AgentKit puts the next off."""
@@ -107,7 +107,7 @@ class RouteSelector:
         data = {"forwards": after.forwards.value, "before": before.forwards.value}
         event = Event(EventType.DELIVERY_LEARNED, self._clock.now(), data=data)
         events = () if after.forwards is before.forwards else (event,)
-        logger.warning("%s", describe(after), extra={"agent_id": agent_id})
+        logger.warning("%s", describe(after, self._policy.mode), extra={"agent_id": agent_id})
         await self._apply(Change(agentkit=stored, events=events))
         # A probe may have begun meanwhile.
         self.known = replace(self.known, rev=stored.rev)

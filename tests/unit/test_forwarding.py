@@ -140,6 +140,14 @@ def test_how_often_probes_go_can_be_set() -> None:
     ],
 )
 def test_knowledge_is_described_in_one_sentence(known: AgentKitKnowledge, words: str) -> None:
-    sentence = describe(known)
+    sentence = describe(known, DispatchMode.AUTO)
     assert words in sentence
     assert sentence.count(".") == 1
+
+
+@pytest.mark.parametrize("mode", [DispatchMode.AGENTKIT, DispatchMode.DIRECT])
+def test_knowledge_promises_no_direct_delivery_where_the_mode_has_one_channel(
+    mode: DispatchMode,
+) -> None:
+    sentence = describe(UNKNOWN, mode)
+    assert sentence == "It is not known yet whether AgentKit's forwards reach agents."

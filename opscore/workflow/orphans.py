@@ -53,7 +53,7 @@ class OrphanedTasks:
             if not failed:
                 # Another replica was quicker, or the agent is back.
                 return
-            logger.info("Failed %d tasks that waited for deregistered agents.", failed)
+            logger.info("Failed or moved %d tasks that waited for deregistered agents.", failed)
 
     async def _fail(self, task_ids: Sequence[str]) -> int:
         """Fail these tasks, whose writes share commits; return how many of them changed."""

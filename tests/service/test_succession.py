@@ -7,6 +7,7 @@ import pytest
 
 from opscore.exceptions import ConflictError
 from opscore.models import EventType, Registration, Standing, StateReport, Task, TaskStatus
+from opscore.workflow.decisions.succession import MAX_PREDECESSORS
 from tests.builders import step
 from tests.fakes import settle
 from tests.service.conftest import Builder
@@ -105,6 +106,17 @@ async def test_many_waiting_tasks_cost_the_webhook_nothing(build: Builder) -> No
     assert changes == [0]
     claims = await before.claim("d1", house.clock.now(), house.clock.now(), 10)
     assert [one.agent.id for one in claims] == ["new"]
+
+
+async def test_task_outlives_more_restarts_than_ids_are_remembered(build: Builder) -> None:
+    house = await build(Switchboard(), running=False)
+    await announce(house, "id-0")
+    await house.trigger(agent_id="id-0")
+    for number in range(MAX_PREDECESSORS + 2):
+        await announce(house, f"id-{number + 1}")
+    await house.orphans.fail_all()
+    claims = await house.storage.claim("d1", house.clock.now(), house.clock.now(), 10)
+    assert [one.agent.id for one in claims] == [f"id-{MAX_PREDECESSORS + 2}"]
 
 
 async def test_tasks_end_when_the_new_id_is_deregistered(build: Builder) -> None:

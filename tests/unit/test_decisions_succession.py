@@ -215,7 +215,14 @@ def test_a_task_whose_agents_successor_is_gone_too_fails() -> None:
 
 def test_a_task_whose_agent_has_a_successor_waits_for_it() -> None:
     waiting = task_facts(task(wanted_agent="old"))
-    assert on_stranded(waiting, agent("new"), context()).tasks == ()
+    assert on_stranded(waiting, agent("new", predecessors=("old",)), context()).tasks == ()
+
+
+def test_task_of_an_id_that_its_agent_answers_for_no_more_goes_to_its_present_id() -> None:
+    """After many restarts the oldest ids are dropped; their tasks must not wait for ever."""
+    change = on_stranded(task_facts(task(wanted_agent="old")), agent("new"), context())
+    assert [(one.status, one.wanted_agent) for one in change.tasks] == [("queued", "new")]
+    assert change.may_ready
 
 
 def test_a_task_under_way_is_left_to_its_deadline() -> None:

@@ -14,6 +14,7 @@ from opscore.models import (
     Standing,
     TaskFacts,
     TaskStatus,
+    answers_for,
 )
 from opscore.workflow.decisions.agents import note_missed_deadline
 from opscore.workflow.decisions.context import Context
@@ -121,11 +122,19 @@ def on_session_due(facts: SessionFacts, ctx: Context) -> Change:
 
 
 def on_stranded(facts: TaskFacts, wanted: Agent | None, ctx: Context) -> Change:
-    """The only agent that could do the task was deregistered, unless it is back by now."""
+    """The only agent that could do the task was deregistered, unless it is back by now.
+
+    `wanted` is that agent, or the last of those that it went on as. One that has had too many ids
+    since then to answer for this one gets the task under its own.
+    """
     draft = Draft(ctx, facts.agent)
-    is_gone = wanted is not None and wanted.standing is Standing.DEREGISTERED
-    if is_gone and facts.task.status.waiting and facts.task.wanted_agent is not None:
+    task = facts.task
+    if wanted is None or task.wanted_agent is None or not task.status.waiting:
+        return draft.change()
+    if wanted.standing is Standing.DEREGISTERED:
         message = "The agent that the task was for was deregistered."
         failure = Failure(FailureCode.AGENT_GONE, message, terminal=True)
-        handle_task_failure(draft, facts.task, facts.session, failure)
+        handle_task_failure(draft, task, facts.session, failure)
+    elif not answers_for(wanted, task.wanted_agent):
+        draft.task(task, wanted_agent=wanted.id)
     return draft.change()

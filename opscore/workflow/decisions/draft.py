@@ -61,7 +61,7 @@ class Draft:
         updated = evolve(task, rev=self._next_rev(task.id, task.rev), **changes)
         if task.rev:
             check_task(task.status, updated.status, task.id in self._reopened)
-        if updated.status is not task.status or task.rev == 0:
+        if (updated.status, updated.lane) != (task.status, task.lane) or task.rev == 0:
             self._may_ready = True
         self._tasks[task.id] = updated
         return updated

@@ -23,6 +23,7 @@ class Policy:
     silence_threshold: timedelta | None = None
     active_hold: timedelta = timedelta(seconds=60)
     initializing_hold: timedelta = timedelta(seconds=300)
+    error_hold: timedelta = timedelta(minutes=10)
     unsettled_grace: timedelta = timedelta(seconds=30)
     echo_window: timedelta = timedelta(seconds=5)
     breaker_hold: timedelta = timedelta(seconds=30)

@@ -84,7 +84,7 @@ def test_an_agent_that_never_reported_may_be_left_alone() -> None:
     [
         ("idle", None),
         ("active", Hold(HoldReason.REPORTED_ACTIVE, NOW, at(60))),
-        ("error", Hold(HoldReason.REPORTED_ERROR, NOW)),
+        ("error", Hold(HoldReason.REPORTED_ERROR, NOW, at(600))),
     ],
 )
 @pytest.mark.parametrize("assumed", [True, False])

@@ -18,8 +18,9 @@ from opscore.models import (
     StateWord,
     TaskStatus,
     normalise_state,
+    slots,
 )
-from opscore.workflow.decisions import on_state_report
+from opscore.workflow.decisions import on_agent_due, on_state_report
 from opscore.workflow.decisions.report_times import settle_time
 from tests.builders import (
     AGENT,
@@ -189,6 +190,13 @@ def held(reason: HoldReason, until: float | None = None, since: float = 0) -> Ho
     return Hold(reason, at(since), None if until is None else at(until))
 
 
+def test_agent_that_reported_an_error_gets_a_task_again_after_a_while() -> None:
+    """One that answers 500, reports `error` then, and speaks only when it works."""
+    who = decide(agent_facts(), report("error")).agents[0]
+    assert (slots(who), who.due_at) == (0, at(600))
+    assert slots(on_agent_due(who, context(600)).agents[0]) == 1
+
+
 @pytest.mark.parametrize("before", [None, OLD, NEVER])
 @pytest.mark.parametrize(
     ("word", "hold"),
@@ -197,7 +205,7 @@ def held(reason: HoldReason, until: float | None = None, since: float = 0) -> Ho
         ("finished", None),
         ("active", held(HoldReason.REPORTED_ACTIVE, 60)),
         ("initializing", held(HoldReason.REPORTED_INITIALIZING, 300)),
-        ("error", held(HoldReason.REPORTED_ERROR)),
+        ("error", held(HoldReason.REPORTED_ERROR, 600)),
     ],
 )
 def test_without_a_task_the_word_is_about_the_agent(

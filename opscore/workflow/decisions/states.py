@@ -155,7 +155,9 @@ def _hold(agent: Agent, word: StateWord, has_work: bool, ctx: Context) -> Hold |
             )
             return _held(agent, reason, ctx, until)
         case StateWord.ERROR:
-            return None if has_work else _held(agent, HoldReason.REPORTED_ERROR, ctx)
+            # One that speaks only of its work has no other way to say that it is well again.
+            until = ctx.now + ctx.policy.error_hold
+            return None if has_work else _held(agent, HoldReason.REPORTED_ERROR, ctx, until)
         case StateWord.OFFLINE:
             return _held(agent, HoldReason.REPORTED_OFFLINE, ctx)
         case StateWord.UNKNOWN:

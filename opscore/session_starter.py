@@ -22,7 +22,13 @@ from opscore.exceptions import (
     QueueFullError,
     VersionConflictError,
 )
-from opscore.models import IdempotencyRecord, Standing, WorkflowDefinition, WorkflowRevision
+from opscore.models import (
+    IdempotencyRecord,
+    MessageType,
+    Standing,
+    WorkflowDefinition,
+    WorkflowRevision,
+)
 from opscore.workflow.catalog import Catalog
 from opscore.workflow.engine import Engine
 
@@ -190,7 +196,9 @@ def _check_names_agents(definition: WorkflowDefinition) -> None:
     faults = [
         Fault(f"/tasks/{number}", message, "agent_required")
         for number, step in enumerate(definition.tasks)
-        if step.agent_id is None and step.agent_capability is None
+        if step.message_type is MessageType.WORKFLOW_TASK
+        and step.agent_id is None
+        and step.agent_capability is None
     ]
     if faults:
         raise AgentRequiredError(

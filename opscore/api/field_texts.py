@@ -147,7 +147,7 @@ FIELDS: dict[str, tuple[str, Any]] = {
     "DeadlineView.kind": ("Which deadline it is.", "run"),
     "actions": (
         "The calls by which an operator can move the task now.",
-        [f"POST task/{TASK}/retry takes it back from the agent and tries it again."],
+        [f"POST task/{TASK}/retry takes it back and tries it again."],
     ),
     # events and traces
     "seq": ("The number of the event; rises by at least one.", 42),

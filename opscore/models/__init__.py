@@ -34,6 +34,7 @@ from opscore.models.definition import (
 from opscore.models.endpoints import ANY_ENDPOINT, EndpointPolicy
 from opscore.models.event import Event, EventType
 from opscore.models.facts import (
+    NO_AGENT,
     AgentFacts,
     Candidate,
     Claim,
@@ -63,6 +64,7 @@ from opscore.models.report import (
 )
 from opscore.models.session import SESSION_RESULTS_LIMIT, SessionStatus, WorkflowSession
 from opscore.models.task import (
+    TOOL_LANE,
     Delivery,
     EarlyReports,
     Task,
@@ -76,8 +78,10 @@ __all__ = [
     "BREAKER_THRESHOLD",
     "DEFAULT_PRIORITY",
     "HIGHEST_PRIORITY",
+    "NO_AGENT",
     "RESULT_LIMIT",
     "SESSION_RESULTS_LIMIT",
+    "TOOL_LANE",
     "Accepted",
     "Agent",
     "AgentFacts",

@@ -1,6 +1,7 @@
 """Facts: what a decision is made from, read together."""
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from opscore.models.agent import Agent
@@ -58,19 +59,23 @@ class ClaimScope(StrEnum):
     """Which ready tasks a claim may take, by the channels that are open.
 
     `DIRECT`: workflow tasks, for agents that have a contact endpoint. `DIRECT_AND_TOOLS`: also
-    tool steps, which AgentKit runs, for any agent.
+    tool steps, which AgentKit runs and which need no agent. `WITHOUT_TOOLS`: all but these.
     """
 
     ALL = "all"
+    WITHOUT_TOOLS = "without_tools"
     DIRECT = "direct"
     DIRECT_AND_TOOLS = "direct_and_tools"
 
     def permits(self, task: Task, agent: Agent) -> bool:
-        if self is ClaimScope.ALL:
-            return True
         if task.needs_agentkit:
-            return self is ClaimScope.DIRECT_AND_TOOLS
-        return agent.contact_endpoint is not None
+            return self in (ClaimScope.ALL, ClaimScope.DIRECT_AND_TOOLS)
+        needs_endpoint = self in (ClaimScope.DIRECT, ClaimScope.DIRECT_AND_TOOLS)
+        return agent.contact_endpoint is not None or not needs_endpoint
+
+
+NO_AGENT = Agent(id="", name="", registered_at=datetime.min.replace(tzinfo=UTC))
+"""Stands for the agent in the claim of a tool step, which needs none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,9 @@ class Task:
 
     @property
     def lane(self) -> str:
-        """Which queue the task stands in: one for each agent and one for each capability."""
+        """Which queue the task stands in: one for each agent, each capability, and all tools."""
+        if self.needs_agentkit:
+            return TOOL_LANE
         if self.wanted_agent is not None:
             return agent_lane(self.wanted_agent)
         return capability_lane(self.wanted_capability or "")
@@ -133,6 +135,10 @@ class Task:
                 return _earliest(self.lease_until, self.start_deadline, self.run_deadline)
             case _:
                 return None
+
+
+TOOL_LANE = "tools"
+"""The queue of tool steps. AgentKit runs the tool, so they wait for no agent."""
 
 
 def agent_lane(agent_id: str) -> str:

@@ -7,7 +7,7 @@ from opscore.models import Event, EventType, Task, TaskStatus
 
 
 def claimed_task(
-    task: Task, agent_id: str, owner: str, now: datetime, lease_until: datetime
+    task: Task, agent_id: str | None, owner: str, now: datetime, lease_until: datetime
 ) -> Task:
     return replace(
         task,

@@ -149,7 +149,8 @@ class Storage(ABC):
         """Hand up to `limit` ready tasks to `owner`, each to an agent with a free slot.
 
         A task is ready when it is queued and an agent of its lane has a free slot: its
-        `slots` exceed its tasks in flight. A claimed task is stored as dispatched with
+        `slots` exceed its tasks in flight. A tool step is ready as soon as it is queued: it
+        goes to no agent, and its claim holds NO_AGENT. A claimed task is stored as dispatched with
         `attempt` + 1, the agent, the owner, the lease and `dispatched_at`, and a
         `task.dispatched` event is appended. No task is handed to two owners and no agent
         gets more than its slots.

@@ -20,7 +20,6 @@ from opscore.models import (
     DispatchMode,
     Failure,
     FailureCode,
-    MessageType,
     Outcome,
     Task,
 )
@@ -31,6 +30,7 @@ from opscore.workflow.engine import Engine
 from opscore.workflow.forwarding import claim_plan
 from opscore.workflow.in_flight import InFlightMessage, InFlightMessages
 from opscore.workflow.queue import Gate, Reason
+from opscore.workflow.tool_agent import find_tool_agent
 from opscore.workflow.upstream import Upstream, blames
 
 logger = logging.getLogger(__name__)
@@ -50,6 +50,10 @@ _BROKEN_OFF = Failure(
 _HUNG = Failure(FailureCode.OUTCOME_UNKNOWN, "AgentKit is in trouble and did not answer in time.")
 # AgentKit answers before it delivers: so long without an answer is trouble.
 _HANGS_AFTER = timedelta(seconds=5)
+_NO_AGENT_KNOWN = Failure(
+    FailureCode.AGENT_UNKNOWN,
+    "AgentKit runs a tool in the name of an agent, and no agent is registered; register one.",
+)
 _HOST_BUSY = Failure(
     FailureCode.HOST_BUSY,
     "The agent's host has as many messages under way as one host may have; the task waits on.",
@@ -177,11 +181,22 @@ class Dispatcher:
         """What keeps every task waiting, if anything does."""
         if self._stopping:
             return Gate(Reason.STOPPING, "The service is shutting down.")
-        spares_direct = self._engine.policy.mode is not DispatchMode.AGENTKIT
-        gate = self.upstream.gate(self._messages.at_agentkit, spares_direct)
+        goes_direct = self._engine.policy.mode is not DispatchMode.AGENTKIT
+        still_open = ClaimScope.DIRECT if goes_direct else None
+        gate = self.upstream.gate(self._messages.at_agentkit, still_open)
         if gate is not None:
             return gate
-        return None if self._messages.room() else Gate(Reason.DISPATCH_LIMIT, self._limit_reached())
+        if not self._messages.room():
+            return Gate(Reason.DISPATCH_LIMIT, self._limit_reached())
+        if not self._messages.tool_room():
+            return Gate(Reason.DISPATCH_LIMIT, self._tools_limit(), open=ClaimScope.WITHOUT_TOOLS)
+        return None
+
+    def _tools_limit(self) -> str:
+        return (
+            f"{self._messages.tools} tools run at AgentKit, as many as half of "
+            "OPSCORE_DISPATCH_CONCURRENCY allows."
+        )
 
     def _limit_reached(self) -> str:
         if self._messages.awaited_answers >= self._messages.answers:
@@ -201,13 +216,15 @@ class Dispatcher:
     # --- claiming -------------------------------------------------------------------------
 
     async def _claim(self, limit: int) -> Sequence[Claim]:
-        room = min(limit, self._messages.room())
-        agentkit_room = self.upstream.room(self._messages.at_agentkit)
+        messages = self._messages
+        room = min(limit, messages.room())
+        agentkit_room = self.upstream.room(messages.at_agentkit)
+        mode = self._engine.policy.mode
         claims: list[Claim] = []
-        for scope, most in claim_plan(self._engine.policy.mode, room, agentkit_room):
-            wanted = min(most, room - len(claims))
+        for scope, most in claim_plan(mode, room, agentkit_room, messages.tool_room()):
+            wanted = most - len(claims)
             if not wanted:
-                break
+                continue
             now = self._clock.now()
             try:
                 found = await self._storage.claim(self._owner, now, now + LEASE, wanted, scope)
@@ -309,11 +326,16 @@ class Dispatcher:
         try:
             if not await message.admit():
                 return _HOST_BUSY
-            outcome = await self._send(message)
+            claim = await self._addressed(message.claim)
+            if claim is None:
+                return _NO_AGENT_KNOWN
+            outcome = await self._send(message, claim)
         except asyncio.CancelledError:
             if not message.hung:
                 return _BROKEN_OFF
             outcome = _HUNG
+        except StorageError as error:
+            return Failure(FailureCode.NOT_SENT, error.detail, free=True)
         if message.via is Delivery.AGENTKIT:
             self.upstream.note(message.claim.task, outcome, self._hangs(message.claim))
         return outcome
@@ -346,20 +368,26 @@ class Dispatcher:
     async def _pause(self, duration: timedelta) -> None:
         await self._clock.wait(asyncio.Event(), self._clock.now() + duration)
 
-    async def _send(self, message: InFlightMessage) -> Outcome:
-        claim = message.claim
+    async def _send(self, message: InFlightMessage, claim: Claim) -> Outcome:
         step = claim.session.definition.task(claim.task.step_id)
         deadline = run_deadline(claim.task, step, self._engine.policy)
         claim = replace(claim, task=replace(claim.task, run_deadline=deadline))
         remaining = max(0.001, (deadline - self._clock.now()).total_seconds())
         if message.via is Delivery.DIRECT:
             return await self._courier.deliver(claim, remaining, message)
-        if claim.task.message_type is MessageType.TOOL_INVOCATION:
-            return await self._courier.run(claim, remaining, message)
         if self._has_other_way(claim):
             # So that a direct delivery still comes within the deadline.
             remaining /= 2
-        return await self._courier.run(claim, min(remaining, self._agentkit_timeout), message)
+        if not claim.task.needs_agentkit:
+            remaining = min(remaining, self._agentkit_timeout)
+        return await self._courier.run(claim, remaining, message)
+
+    async def _addressed(self, claim: Claim) -> Claim | None:
+        """Return the claim with an agent for AgentKit's `/run`; None if no agent is known."""
+        if not claim.task.needs_agentkit:
+            return claim
+        agent = await find_tool_agent(self._engine, claim)
+        return replace(claim, agent=agent) if agent is not None else None
 
     # --- listening ------------------------------------------------------------------------
 

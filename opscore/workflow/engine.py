@@ -171,7 +171,7 @@ class Engine:
     ) -> Change | None:
         task = claim.task
         return await self._in_turn(
-            claim.agent.id,
+            task.agent_id or task.id,
             lambda: self._change(
                 lambda: self.storage.task_facts(task.id),
                 lambda facts, ctx: decisions.on_outcome(
@@ -224,7 +224,7 @@ class Engine:
             facts = await self._task_or_none(task_id)
             if facts is None:
                 return None
-            return facts, await self._successor_or_none(facts.task.wanted_agent or "")
+            return facts, await self.find_current_agent(facts.task.wanted_agent or "")
 
         return await self._change(read, lambda both, ctx: decisions.on_stranded(*both, ctx))
 
@@ -237,8 +237,8 @@ class Engine:
         found = await await_or_none("agents", agent_id, self.storage.agent(agent_id))
         return found.agent if found else None
 
-    async def _successor_or_none(self, agent_id: str) -> Agent | None:
-        """The agent, or the last that is known of those that it went on as."""
+    async def find_current_agent(self, agent_id: str) -> Agent | None:
+        """Return the agent, or the newest of its successors that is known."""
         agent = await self._agent_or_none(agent_id)
         # An import may hold agents that replace each other in a circle.
         seen: set[str] = set()
@@ -357,7 +357,8 @@ def _as_claimed(claim: Claim, outcome: Outcome) -> TaskFacts | None:
     """
     if isinstance(outcome, Answered) and claim.agent.concurrency > 1:
         return None
-    return TaskFacts(claim.task, claim.session, claim.agent)
+    agent = claim.agent if claim.task.agent_id else None
+    return TaskFacts(claim.task, claim.session, agent)
 
 
 def _kept_changing() -> VersionConflictError:

@@ -83,20 +83,28 @@ def _is_before(now: datetime, moment: datetime | None) -> bool:
     return moment is not None and now < moment
 
 
-def claim_plan(mode: DispatchMode, room: int, agentkit_room: int) -> list[tuple[ClaimScope, int]]:
-    """Return what may be claimed, one scope after the other, and at most how much of each.
+def claim_plan(
+    mode: DispatchMode, room: int, agentkit_room: int, tool_room: int
+) -> list[tuple[ClaimScope, int]]:
+    """Return what may be claimed, one scope after the other, and at most how much by then.
 
-    All together are at most `room`. What has no other way than AgentKit is claimed only as far as
-    AgentKit has room, so that nothing is claimed that cannot be sent.
+    Each scope is within the one before it. What has no other way than AgentKit is claimed only as
+    far as AgentKit has room, so that nothing is claimed that cannot be sent, and tool steps only
+    as far as their share goes.
     """
     most = min(room, agentkit_room)
+    tools = min(most, tool_room)
     match mode:
         case DispatchMode.AGENTKIT:
-            plan = [(ClaimScope.ALL, most)]
+            plan = [(ClaimScope.ALL, tools), (ClaimScope.WITHOUT_TOOLS, most)]
         case DispatchMode.DIRECT:
-            plan = [(ClaimScope.DIRECT_AND_TOOLS, most), (ClaimScope.DIRECT, room)]
+            plan = [(ClaimScope.DIRECT_AND_TOOLS, tools), (ClaimScope.DIRECT, room)]
         case DispatchMode.AUTO:
-            plan = [(ClaimScope.ALL, most), (ClaimScope.DIRECT, room)]
+            plan = [
+                (ClaimScope.ALL, tools),
+                (ClaimScope.WITHOUT_TOOLS, most),
+                (ClaimScope.DIRECT, room),
+            ]
     return [(scope, limit) for scope, limit in plan if limit > 0]
 
 

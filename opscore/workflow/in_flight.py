@@ -2,7 +2,8 @@
 
 A message holds a slot while it connects, while it is sent, and while its outcome is written. It
 holds none while it waits for room at its host, nor once it is sent directly and only its agent's
-answer is awaited: an answer may take as long as the task's deadline allows.
+answer is awaited: an answer may take as long as the task's deadline allows. AgentKit answers for
+a tool as late, so tools have at most half of the slots.
 """
 
 import asyncio
@@ -137,6 +138,7 @@ class InFlightMessages:
         self.slots = slots
         self.answers = answers
         self.at_agentkit = 0
+        self.tools = 0
         self.by_task: dict[str, InFlightMessage] = {}
         self._on_slot_freed = on_slot_freed
         self._counts: Counter[Phase] = Counter()
@@ -159,6 +161,10 @@ class InFlightMessages:
         most_in_use = max(self.slots_in_use, self._counts[Phase.QUEUED])
         return max(0, min(self.slots - most_in_use, self.answers - self.awaited_answers))
 
+    def tool_room(self) -> int:
+        """Return how many more tool steps may be claimed."""
+        return max(0, (self.slots + 1) // 2 - self.tools)
+
     def add(self, claim: Claim, via: Delivery, *, probe: bool) -> InFlightMessage:
         host = self._host(claim.agent) if via is Delivery.DIRECT else None
         lease_until = claim.task.lease_until or self.clock.now()
@@ -166,6 +172,7 @@ class InFlightMessages:
         self.by_task[claim.task.id] = message
         self._counts[message.phase] += 1
         self.at_agentkit += via is Delivery.AGENTKIT
+        self.tools += claim.task.needs_agentkit
         return message
 
     async def admit(self, message: InFlightMessage) -> bool:
@@ -192,6 +199,7 @@ class InFlightMessages:
         self.decide(message)
         self._counts[message.phase] -= 1
         self.at_agentkit -= message.via is Delivery.AGENTKIT
+        self.tools -= message.claim.task.needs_agentkit
         if self.by_task.get(message.claim.task.id) is message:
             del self.by_task[message.claim.task.id]
         if message.host is not None:

@@ -39,6 +39,8 @@ def explain_progress(facts: TaskFacts) -> Explanation:
 
 def _ending(facts: TaskFacts, work: Work) -> str:
     """Say which report ends the task, so that an operator sees why one without its id did not."""
+    if facts.task.needs_agentkit:
+        return "AgentKit answers for the tool."
     agent, report = facts.agent, f"Agent {work.agent_name} reports the end of the task"
     if facts.task.is_probe:
         return f"{report} and names it, since the task tests whether AgentKit delivers."
@@ -52,10 +54,9 @@ def _ending(facts: TaskFacts, work: Work) -> str:
 
 def _work(facts: TaskFacts) -> Work:
     task, agent = facts.task, facts.agent
-    agent_id = task.agent_id or ""
     return Work(
-        agent_id=agent_id,
-        agent_name=agent.name if agent else agent_id,
+        agent_id=task.agent_id,
+        agent_name=agent.name if agent else task.agent_id,
         attempt=task.attempt,
         since=task.dispatched_at or task.waiting_since,
         last_sign_of_life=task.heartbeat_at or task.active_at,
@@ -84,6 +85,9 @@ def _next_deadline(facts: TaskFacts) -> Deadline | None:
 def _reason(task: Task, work: Work) -> PendingReason:
     until = work.next_deadline.at if work.next_deadline else None
     name, attempt = work.agent_name, f"attempt {task.attempt}"
+    if task.needs_agentkit:
+        message = f"AgentKit runs the tool {task.tool_name} for {attempt} of the task."
+        return PendingReason(Reason.AT_WORK, message, work.since, until)
     if task.active_at is not None:
         message = f"Agent {name} works on {attempt} of the task."
         return PendingReason(Reason.AT_WORK, message, task.active_at, until)
@@ -106,7 +110,7 @@ def possible_actions(facts: TaskFacts) -> tuple[str, ...]:
         case TaskStatus.DELAYED:
             return (f"{retry} ends its delay now.", end)
         case TaskStatus.DISPATCHED | TaskStatus.RUNNING:
-            return (f"{retry} takes it back from the agent and tries it again.", end)
+            return (f"{retry} takes it back and tries it again.", end)
     if task.status is TaskStatus.COMPLETED or session.status not in _REOPENABLE:
         return ()
     return (f"POST session/{session.id}/retry goes on from the task that the session failed at.",)

@@ -47,13 +47,13 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the dispatcher itself waits for, if anything; it holds for every task alike."""
+    """What the dispatcher itself waits for, if anything. Tasks in the scope `open` go on."""
 
     reason: Reason
     message: str
     since: datetime | None = None
     until: datetime | None = None
-    spares_direct: bool = False
+    open: ClaimScope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,13 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Which agent has the task, since when, and what was last heard of it there."""
+    """Which agent has the task, since when, and what was last heard of it there.
 
-    agent_id: str
-    agent_name: str
+    A tool step has no agent.
+    """
+
+    agent_id: str | None
+    agent_name: str | None
     attempt: int
     since: datetime
     last_sign_of_life: datetime | None = None
@@ -174,6 +177,8 @@ def pending_reason(
 ) -> PendingReason:
     if task.status is TaskStatus.DELAYED:
         return _delayed(task)
+    if task.needs_agentkit:
+        return _gated(task, lane, gate)
     if not lane.candidates:
         return _nobody(task)
     obstacles = [_obstacle(candidate, task, mode) for candidate in lane.candidates]
@@ -201,7 +206,7 @@ def _nobody(task: Task) -> PendingReason:
 
 
 def _gated(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingReason:
-    if gate is not None and not (gate.spares_direct and _has_other_way(task, lane)):
+    if gate is not None and not _passes(gate, task, lane):
         return PendingReason(gate.reason, gate.message, _since(task, gate.since), gate.until)
     message = "The task is ready and waits for its turn."
     if lane.ahead is not None:
@@ -209,10 +214,10 @@ def _gated(task: Task, lane: LaneFacts, gate: Gate | None) -> PendingReason:
     return PendingReason(Reason.READY, message, task.waiting_since)
 
 
-def _has_other_way(task: Task, lane: LaneFacts) -> bool:
-    """Return whether a free agent can be sent the task without AgentKit."""
-    return any(
-        ClaimScope.DIRECT.permits(task, one.agent)
+def _passes(gate: Gate, task: Task, lane: LaneFacts) -> bool:
+    """Return whether a free agent can be sent the task all the same."""
+    return gate.open is not None and any(
+        gate.open.permits(task, one.agent)
         and _obstacle(one, task, DispatchMode.AUTO).code is Reason.READY
         for one in lane.candidates
     )

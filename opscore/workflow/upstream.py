@@ -4,7 +4,7 @@ import logging
 from datetime import datetime
 
 from opscore.clock import Clock
-from opscore.models import Failure, FailureCode, MessageType, Outcome, Task
+from opscore.models import ClaimScope, Failure, FailureCode, MessageType, Outcome, Task
 from opscore.workflow.breaker import Breaker
 from opscore.workflow.queue import Gate, Reason
 
@@ -59,7 +59,7 @@ class Upstream:
         if self._breaker.ramp is None:
             self._troubled_since = None
 
-    def gate(self, under_way: int, spares_direct: bool) -> Gate | None:
+    def gate(self, under_way: int, still_open: ClaimScope | None) -> Gate | None:
         """Why nothing more may be sent now."""
         if self.room(under_way):
             return None
@@ -68,9 +68,7 @@ class Upstream:
             message = "AgentKit is being tried out again, with few messages at first."
         elif self.open_until is None:
             return None
-        return Gate(
-            Reason.BREAKER_OPEN, message, self._troubled_since, self.open_until, spares_direct
-        )
+        return Gate(Reason.BREAKER_OPEN, message, self._troubled_since, self.open_until, still_open)
 
     def _distrust(self, failure: Failure, hung: bool) -> None:
         now = self._clock.now()

@@ -108,7 +108,7 @@ async def claims_in_turn(storage: Storage, seed: int) -> list[tuple[str, str]]:
     chance = random.Random(seed)
     seen: list[tuple[str, str]] = []
     for round_ in range(12):
-        claims = await claim(storage, 4, after=100 + round_, scope=SCOPES[round_ % 4])
+        claims = await claim(storage, 4, after=100 + round_, scope=SCOPES[round_ % len(SCOPES)])
         seen += [(one.task.id, one.agent.id) for one in claims]
         for one in claims:
             back = {"status": TaskStatus.QUEUED, "agent_id": None, "owner": None}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from opscore.models import (
+    NO_AGENT,
     Change,
     ClaimScope,
     EventType,
@@ -309,6 +310,7 @@ TOOL: dict[str, Any] = {"message_type": MessageType.TOOL_INVOCATION}
     ("scope", "expected"),
     [
         (ClaimScope.ALL, "wh wr th tr"),
+        (ClaimScope.WITHOUT_TOOLS, "wh wr"),
         (ClaimScope.DIRECT, "wr"),
         (ClaimScope.DIRECT_AND_TOOLS, "wr th tr"),
     ],
@@ -339,20 +341,6 @@ async def test_claim_of_direct_scope_chooses_among_reachable_agents(storage: Sto
     assert agents_of(await claim(storage, scope=ClaimScope.DIRECT)) == ["a2", "a3"]
     assert await claim(storage, scope=ClaimScope.DIRECT) == []
     assert agents_of(await claim(storage)) == ["a1", "a1"]
-
-
-@pytest.mark.fault("F102")
-async def test_claim_of_tools_and_direct_tasks_of_one_lane_finds_an_agent_for_each(
-    storage: Storage,
-) -> None:
-    await put(storage, builders.agent("a1", contact_endpoint=None), builders.agent("a2"))
-    (work,) = await queue(storage, [1], **BY_CAPABILITY)
-    (tool,) = await queue(storage, [2], **BY_CAPABILITY, **TOOL)
-    claims = await claim(storage, scope=ClaimScope.DIRECT_AND_TOOLS)
-    assert list(zip(tasks_of(claims), agents_of(claims), strict=True)) == [
-        (work.id, "a2"),
-        (tool.id, "a1"),
-    ]
 
 
 async def test_endpoint_that_is_given_or_taken_away_counts_for_the_next_claim(
@@ -438,3 +426,54 @@ async def _time_of_claims(storage: Storage, claims: int, size: int) -> float:
     taken = time.perf_counter() - began
     assert Counter(chain.from_iterable(claimed)) == {"a1": count // 2, "a2": count // 2}
     return taken
+
+
+# --- tool steps -------------------------------------------------------------------------------
+
+
+@pytest.mark.fault("F125")
+@pytest.mark.parametrize("wanted", [{}, BY_CAPABILITY, {"wanted_agent": "nobody"}])
+async def test_tool_step_needs_no_agent_and_takes_no_slot(
+    storage: Storage, wanted: dict[str, Any]
+) -> None:
+    session, task = one_run(1, **TOOL, **wanted)
+    await put(storage, builders.agent(concurrency=1), session, task)
+    other_session, other = one_run(2)
+    await put(storage, other_session, other)
+    claims = await storage.claim("d1", at(5), at(20), 10)
+    by_task = {one.task.id: one for one in claims}
+    assert by_task[task.id].agent == NO_AGENT
+    claimed = by_task[task.id].task
+    assert (claimed.agent_id, claimed.attempt, claimed.owner) == (None, 1, "d1")
+    assert by_task[other.id].agent.id == "a1"
+    candidate = await storage.agent("a1")
+    assert candidate is not None
+    assert candidate.in_flight == 1
+    assert await storage.claim("d1", at(6), at(20), 10) == []
+
+
+async def test_tool_step_is_claimed_where_no_agent_is_registered(storage: Storage) -> None:
+    session, task = one_run(1, **TOOL)
+    await put(storage, session, task)
+    (one,) = await storage.claim("d1", at(5), at(20), 10)
+    assert one.task.id == task.id
+    assert (await storage.renew("d1", [task.id], at(40))) == {task.id}
+
+
+async def test_tool_steps_and_other_tasks_share_one_order(storage: Storage) -> None:
+    await put(storage, builders.agent(concurrency=9))
+    expected = []
+    for number, priority in ((1, 2), (2, 7), (3, 5), (4, 9)):
+        session, task = one_run(number, priority=priority, **(TOOL if number % 2 else {}))
+        await put(storage, session, task)
+        expected.append((-priority, task.id))
+    claimed = [(await storage.claim("d1", at(5), at(20), 1))[0].task.id for _ in range(4)]
+    assert claimed == [task_id for _, task_id in sorted(expected)]
+
+
+async def test_tool_step_for_a_deregistered_agent_is_not_stranded(storage: Storage) -> None:
+    gone = builders.agent(standing=Standing.DEREGISTERED, deregistered_at=at(-5))
+    session, task = one_run(1, **TOOL)
+    await put(storage, gone, session, task)
+    assert await storage.stranded(10) == []
+    assert len(await storage.claim("d1", at(5), at(20), 10)) == 1

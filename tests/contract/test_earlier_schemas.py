@@ -10,12 +10,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from opscore.models import EventFilter, Retention
+from opscore.models import NO_AGENT, EventFilter, Retention
 from opscore.storage import open_storage
 from opscore.storage.migrations import migrations
 from opscore.storage.sql.program import POSTGRES, SQLITE, Dialect
 from opscore.storage.transfer import compare
 from opscore.storage.upkeep import read_status
+from tests.contract.shelf import claim
 from tests.databases import fresh_database, require_postgres
 from tests.fixtures.make_schema import answers
 
@@ -101,4 +102,20 @@ async def test_F17_events_of_sessions_that_were_forgotten_become_nobodys(build: 
     assert [event.session_id for event in kept if event.seq == 999] == [None]
     assert sum(event.session_id is not None for event in kept) > 0
     assert (await storage.prune(Retention(), kept[0].at))["events"] == 1
+    await storage.close()
+
+
+@pytest.mark.fault("F125")
+@pytest.mark.parametrize("version", [1, 2])
+async def test_tool_steps_of_earlier_schemas_need_no_agent(build: Build, version: int) -> None:
+    made_tools = (
+        'UPDATE tasks SET doc = replace(doc, \'"message_type":"workflow_task"\', '
+        '\'"message_type":"tool_invocation"\') WHERE id IN '
+        "(SELECT id FROM tasks WHERE status = 'queued' ORDER BY id LIMIT 5);"
+        "UPDATE agents SET slots = in_flight;"
+    )
+    storage = await open_storage(await build(version, made_tools), Retention())
+    claims = await claim(storage)
+    assert [one.agent for one in claims] == [NO_AGENT] * 5
+    assert all(one.task.needs_agentkit for one in claims)
     await storage.close()

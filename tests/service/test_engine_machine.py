@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 
 from opscore.exceptions import AgentNotFoundError, ConflictError, IdempotencyMismatchError
 from opscore.models import (
+    NO_AGENT,
     Accepted,
     Answered,
     ClaimScope,
@@ -246,6 +247,9 @@ class EngineMachine(RuleBasedStateMachine):
         assert len(posts) <= limit
         assert all(scope.permits(post.claim.task, post.claim.agent) for post in posts)
         for post in posts:
+            if post.claim.task.needs_agentkit:
+                assert post.claim.agent == NO_AGENT
+                continue
             agent = before[post.claim.agent.id].agent
             assert agent.standing is Standing.REGISTERED
             assert agent.hold is None

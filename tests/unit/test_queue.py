@@ -7,6 +7,7 @@ import pytest
 from opscore.models import (
     Agent,
     Candidate,
+    ClaimScope,
     Hold,
     HoldReason,
     LaneFacts,
@@ -202,15 +203,18 @@ def test_F23_an_open_breaker_is_the_reason_that_a_ready_task_shows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("direct", "spares", "code"),
+    ("direct", "still_open", "code"),
     [
-        (True, True, Reason.READY),
-        (True, False, Reason.STOPPING),
-        (False, True, Reason.STOPPING),
+        (True, ClaimScope.DIRECT, Reason.READY),
+        (True, None, Reason.STOPPING),
+        (False, ClaimScope.DIRECT, Reason.STOPPING),
+        (False, ClaimScope.WITHOUT_TOOLS, Reason.READY),
     ],
 )
-def test_a_gate_may_spare_tasks_that_go_direct(direct: bool, spares: bool, code: Reason) -> None:
-    gate = Gate(Reason.STOPPING, "stop", spares_direct=spares)
+def test_gate_holds_only_tasks_outside_its_open_scope(
+    direct: bool, still_open: ClaimScope | None, code: Reason
+) -> None:
+    gate = Gate(Reason.STOPPING, "stop", open=still_open)
     free = FREE if direct else Candidate(agent(contact_endpoint=None), 0)
     assert pending_reason(task(), lane(free), gate).code is code
     tool = task(message_type=MessageType.TOOL_INVOCATION)

@@ -51,10 +51,13 @@ class DeadlineView(View):
 
 
 class WorkView(View):
-    """Which agent has the task, since when, and what was last heard of it there."""
+    """Which agent has the task, since when, and what was last heard of it there.
 
-    agent_id: str
-    agent_name: str
+    A tool step has no agent: AgentKit runs the tool.
+    """
+
+    agent_id: str | None
+    agent_name: str | None
     attempt: int
     since: datetime
     last_sign_of_life: datetime | None

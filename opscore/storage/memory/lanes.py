@@ -27,13 +27,14 @@ _COMPACT_ABOVE = 64
 # Whether the tasks need AgentKit, and whether the agents must have an endpoint.
 _BOARDS: dict[ClaimScope, tuple[tuple[bool, bool], ...]] = {
     ClaimScope.ALL: ((False, False), (True, False)),
+    ClaimScope.WITHOUT_TOOLS: ((False, False),),
     ClaimScope.DIRECT: ((False, True),),
     ClaimScope.DIRECT_AND_TOOLS: ((False, True), (True, False)),
 }
 
 
 class Board:
-    """The lanes that have a task of one kind and a free agent of one kind, most urgent first."""
+    """The lanes whose tasks of one kind can go to agents of one kind, most urgent first."""
 
     def __init__(self, *, needs_agentkit: bool, reachable: bool) -> None:
         self.needs_agentkit = needs_agentkit
@@ -94,6 +95,10 @@ class Lane:
     def agents(self, board: Board) -> "LazyHeap[FreeEntry]":
         return self.reachable if board.reachable else self.free
 
+    def is_served(self, board: Board) -> bool:
+        """Whether the board's tasks of this lane can go now; tool steps need no agent."""
+        return board.needs_agentkit or self.agents(board).peek() is not None
+
     @property
     def waiting(self) -> int:
         return sum(level.waiting for level in self.levels.values())
@@ -127,7 +132,7 @@ class Lanes:
         level.queue.push((*place, task.id))
         level.waiting += 1
         for board in self._boards.values():
-            if board.needs_agentkit is task.needs_agentkit and len(lane.agents(board)):
+            if board.needs_agentkit is task.needs_agentkit:
                 board.offer(task.lane, self._head(task.lane, board))
 
     def task_left(self, task: Task) -> None:
@@ -207,8 +212,13 @@ class Lanes:
     def restore_turn(self, lane_key: str, level_key: LevelKey, turn: int) -> None:
         self._level(self._lane(lane_key), lane_key, level_key).turns.served(turn)
 
-    def take(self, limit: int, scope: ClaimScope, assign: Callable[[Task, str], None]) -> None:
-        """Hand the most urgent ready tasks to free agents; `assign` stores each pair."""
+    def take(
+        self, limit: int, scope: ClaimScope, assign: Callable[[Task, str | None], None]
+    ) -> None:
+        """Hand the most urgent ready tasks to free agents, and tool steps to none.
+
+        `assign` stores each pair.
+        """
         boards = [self._board(*kind) for kind in _BOARDS[scope]]
         while limit and (top := self._top(boards)) is not None:
             head, key, board = top
@@ -230,35 +240,38 @@ class Lanes:
         return min(tops, key=lambda top: top[:2], default=None)
 
     def _assign(
-        self, key: str, head: Head, board: Board, assign: Callable[[Task, str], None]
+        self, key: str, head: Head, board: Board, assign: Callable[[Task, str | None], None]
     ) -> None:
         _, (turn, _, task_id), level_key = head
         lane = self._lanes[key]
         task = self._task_of(task_id)
-        agent_id = self._choose(lane, board, task) if task else None
-        if task is None or agent_id is None:
-            raise AssertionError("the head of an open lane has neither a task nor an agent")
+        if task is None:
+            raise AssertionError("the head of an open lane has no task")
+        agent_id = None if board.needs_agentkit else self._choose(lane, board, task)
         level = lane.levels[level_key]
         # A task that comes back must not find its old place and overtake those behind it.
         level.queue.pop()
         level.turns.served(turn)
-        self._uses += 1
-        self._last_used[agent_id] = self._uses
-        self._listed.pop(agent_id, None)
+        if agent_id is not None:
+            self._uses += 1
+            self._last_used[agent_id] = self._uses
+            self._listed.pop(agent_id, None)
         assign(task, agent_id)
 
-    def _choose(self, lane: Lane, board: Board, task: Task) -> str | None:
+    def _choose(self, lane: Lane, board: Board, task: Task) -> str:
         if task.preferred_agent is not None:
             agent = self._free_agent(task.preferred_agent)
             if agent is not None and _fits(agent, task.lane, board.reachable):
                 return agent.id
         entry = lane.agents(board).peek()
-        return entry[1] if entry else None
+        if entry is None:
+            raise AssertionError("an open lane has no agent")
+        return entry[1]
 
     def _head(self, key: str, board: Board) -> Head | None:
-        """The lane's most urgent task of the board's kind, if an agent is free for it."""
+        """The lane's most urgent task of the board's kind, if it can go now."""
         lane = self._lanes.get(key)
-        if lane is None or lane.agents(board).peek() is None:
+        if lane is None or not lane.is_served(board):
             return None
         heads = [
             (urgency(level_key[1], task.waiting_since), entry, level_key)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from opscore.models import (
+    TOOL_LANE,
     Agent,
     Candidate,
     Retention,
@@ -299,8 +300,9 @@ def gone_since(agent: Agent | None) -> datetime | None:
 
 
 def _waits_for(task: Task) -> str | None:
-    """The one agent that a waiting task is for."""
-    return task.wanted_agent if task.status.waiting else None
+    """The one agent that a waiting task is for; a tool step waits for none."""
+    is_for_agent = task.status.waiting and task.lane != TOOL_LANE
+    return task.wanted_agent if is_for_agent else None
 
 
 def _place(task: Task) -> tuple[str, int, bool]:

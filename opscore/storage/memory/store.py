@@ -9,6 +9,7 @@ from itertools import islice
 
 from opscore.exceptions import ConfigurationError
 from opscore.models import (
+    NO_AGENT,
     Agent,
     AgentFacts,
     AgentFilter,
@@ -158,12 +159,13 @@ class MemoryStorage(MemoryReplicas):
     ) -> Sequence[Claim]:
         claims: list[Claim] = []
 
-        def assign(task: Task, agent_id: str) -> None:
+        def assign(task: Task, agent_id: str | None) -> None:
             claimed = claimed_task(task, agent_id, owner, now, lease_until)
             self._records.put_task(claimed)
             self._records.events.append((dispatched_event(claimed),))
             facts = self._records.task_facts(claimed)
-            claims.append(Claim(claimed, facts.session, self._records.agents[agent_id]))
+            agent = self._records.agents[agent_id] if agent_id else NO_AGENT
+            claims.append(Claim(claimed, facts.session, agent))
 
         with self._lock:
             self._records.lanes.take(limit, scope, assign)

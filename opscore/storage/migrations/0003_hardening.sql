@@ -4,10 +4,12 @@ ALTER TABLE agents ADD COLUMN agentkit_name TEXT;
 CREATE INDEX agents_agentkit_name ON agents (agentkit_name) WHERE agentkit_name IS NOT NULL;
 
 -- A level tells tool steps, which only AgentKit can do, from all others, which may go straight to
--- an agent that has an endpoint of its own.
+-- an agent that has an endpoint of its own. Tool steps need no agent and stand in one lane.
 UPDATE tasks SET level = lane || '/0' || substr(level, length(level)) WHERE level <> '';
-UPDATE tasks SET level = lane || '/1' || substr(level, length(level))
-    WHERE level <> '' AND doc LIKE '%"message_type":"tool_invocation"%';
+UPDATE tasks SET lane = 'tools'
+    WHERE doc LIKE '%"message_type":"tool_invocation","tool_name":%';
+UPDATE tasks SET level = 'tools/1' || substr(level, length(level))
+    WHERE level <> '' AND lane = 'tools';
 UPDATE tasks SET flow = level || '/' || workflow_id;
 ALTER TABLE agents ADD COLUMN has_endpoint BIGINT NOT NULL DEFAULT 1;
 UPDATE agents SET has_endpoint = 0 WHERE doc LIKE '%"contact_endpoint":null,"metadata":%';

@@ -8,7 +8,16 @@ from datetime import datetime
 from typing import TypeVar
 
 from opscore.crash_points import crash_point
-from opscore.models import Agent, Claim, ClaimScope, Task, TaskStatus, WorkflowSession
+from opscore.models import (
+    NO_AGENT,
+    TOOL_LANE,
+    Agent,
+    Claim,
+    ClaimScope,
+    Task,
+    TaskStatus,
+    WorkflowSession,
+)
 from opscore.storage.claimed import claimed_task, dispatched_event
 from opscore.storage.damage import readable
 from opscore.storage.ordering import AGEING, lanes_of, urgency
@@ -23,18 +32,21 @@ _LEVELS_AT_ONCE = 200
 
 _FEW = 50
 _MANY = 2000
-# What is at the end of the alphabet of lanes, which begin with `agent:` or `capability:`.
+# What is at the end of the alphabet of the lanes that agents serve: they begin with `agent:` or
+# `capability:`.
 _LAST = "d"
 
 _FREE = "SELECT id FROM agents %(by_free)s WHERE %(is_free)s ORDER BY last_used, id LIMIT"
 _NEXT_LEVEL = "SELECT min(level) FROM tasks {by_queue} WHERE status = 'queued' AND level >"
 
 # Looked at are the lanes of free agents, or those in which tasks wait, whichever are fewer: `few`
-# and `first` begin to count both, and `free` are the agents whose lanes are looked at, unless they
-# are too many. `queued` is a skip scan that jumps from level to level, however many tasks stand
-# on each. `ready` are the levels with a free agent, the most urgent first; `heads` are the tasks
-# whose turn is next there. Where a lane's name begins with another one and a slash, its levels are
-# met twice. What stands in `%(…)s` follows from the scope of the claim.
+# and `first` begin to count both, and `free` are the agents whose lanes are looked at, unless
+# they are too many. `queued` is a skip scan that jumps from level to level, however many tasks
+# stand on each. `served` are the levels with a free agent, and those of tool steps, of kind 1,
+# which need none (`kind <> '1'`: PostgreSQL would expect few rows of `kind = '0'`, and plan for
+# them). `ready` are the most urgent of them; `heads` are the tasks whose turn is next there.
+# Where a lane's name begins with another one and a slash, its levels are met twice. What stands
+# in `%(…)s` follows from the scope of the claim.
 _READY = f"""
 WITH RECURSIVE few(id) AS (
     {_FREE} {_FEW + 1}
@@ -55,6 +67,8 @@ WITH RECURSIVE few(id) AS (
     SELECT agent_lanes.lane || '/', agent_lanes.lane || '0'
     FROM free JOIN agent_lanes ON agent_lanes.agent_id = free.id
     WHERE (SELECT count(*) FROM free) <= {_MANY}
+    UNION
+    SELECT '{TOOL_LANE}/', '{TOOL_LANE}0'
 ), queued(level, high) AS (
     SELECT (
         {_NEXT_LEVEL} span.low AND level < span.high
@@ -66,16 +80,19 @@ WITH RECURSIVE few(id) AS (
 ), kinds(level, lane, kind) AS (
     SELECT DISTINCT level, substr(level, 1, length(level) - 3), substr(level, length(level) - 1, 1)
     FROM queued WHERE level IS NOT NULL
-), ready(level, lane, kind) AS (
-    SELECT level, lane, kind FROM kinds
-    WHERE %(is_in_scope)s EXISTS (
+), served(level, lane, kind) AS (
+    SELECT level, lane, kind FROM kinds WHERE %(is_tool_in_scope)s
+    UNION ALL
+    SELECT level, lane, kind FROM kinds WHERE kind <> '1' AND EXISTS (
         SELECT 1 FROM agent_lanes JOIN agents ON agents.id = agent_lanes.agent_id
         WHERE agent_lanes.lane = kinds.lane
         AND agents.in_flight < agents.slots %(is_reachable)s
     )
+), ready(level, lane, kind) AS (
+    SELECT level, lane, kind FROM served
     ORDER BY (
         SELECT waiting_since FROM tasks {{by_queue}}
-        WHERE status = 'queued' AND tasks.level = kinds.level ORDER BY turn, arrival LIMIT 1
+        WHERE status = 'queued' AND tasks.level = served.level ORDER BY turn, arrival LIMIT 1
     ) - {AGEING // MICROSECOND} * CAST(substr(level, length(level)) AS BIGINT), level
     LIMIT ?
 ), heads AS (
@@ -108,25 +125,19 @@ JOIN (SELECT DISTINCT lane, kind FROM ready) AS kinds ON kinds.lane = agent_lane
 WHERE agents.in_flight < agents.slots %(is_reachable)s
 """
 
-_ALL_FREE = {"by_free": "{by_free}", "is_free": "in_flight < slots"}
-_REACHABLE_FREE = {
+_ANY_AGENT = {"by_free": "{by_free}", "is_free": "in_flight < slots", "is_reachable": ""}
+_REACHABLE_AGENT = {
     "by_free": "{by_reachable}",
     "is_free": "in_flight < slots AND has_endpoint = 1",
+    "is_reachable": "AND agents.has_endpoint = 1",
 }
+_ANY_KIND = {"is_tool_in_scope": "kind = '1'"}
+_NO_TOOLS = {"is_tool_in_scope": "1 = 0"}
 _READY_IN = {
-    ClaimScope.ALL: _READY % {**_ALL_FREE, "is_in_scope": "", "is_reachable": ""},
-    ClaimScope.DIRECT: _READY
-    % {
-        **_REACHABLE_FREE,
-        "is_in_scope": "kind = '0' AND",
-        "is_reachable": "AND agents.has_endpoint = 1",
-    },
-    ClaimScope.DIRECT_AND_TOOLS: _READY
-    % {
-        **_ALL_FREE,
-        "is_in_scope": "",
-        "is_reachable": "AND (agents.has_endpoint = 1 OR kinds.kind = '1')",
-    },
+    ClaimScope.ALL: _READY % (_ANY_AGENT | _ANY_KIND),
+    ClaimScope.WITHOUT_TOOLS: _READY % (_ANY_AGENT | _NO_TOOLS),
+    ClaimScope.DIRECT: _READY % (_REACHABLE_AGENT | _NO_TOOLS),
+    ClaimScope.DIRECT_AND_TOOLS: _READY % (_REACHABLE_AGENT | _ANY_KIND),
 }
 
 # Tasks that others are claiming are passed over.
@@ -155,7 +166,7 @@ _TAKE_SLOTS = "UPDATE agents SET in_flight = in_flight + ?, last_used = ? WHERE 
 
 R = TypeVar("R")
 Pair = tuple[str, str]
-"""The ids of a task and of the agent that gets it."""
+"""The ids of a task and of the agent that gets it; NO_AGENT's for a tool step."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -216,7 +227,9 @@ def plan(levels: Sequence[Sequence[Waiting]], pool: Pool, limit: int) -> list[Pa
     use = max(pool.used.values(), default=0)
     while heads and len(pairs) < limit:
         task, number, place = heapq.heappop(heads)
-        agent_id = pool.take(task.queue, task.preferred, use + len(pairs) + 1)
+        use += 1
+        is_tool = task.queue.startswith(f"{TOOL_LANE}/")
+        agent_id = NO_AGENT.id if is_tool else pool.take(task.queue, task.preferred, use)
         if agent_id is None:
             continue
         pairs.append((task.id, agent_id))
@@ -308,6 +321,9 @@ def _hold(dialect: Dialect, pairs: list[Pair], scope: ClaimScope, wait: bool) ->
         waited = tasks.get(task_id)
         if waited is None or waited.task.status is not TaskStatus.QUEUED:
             continue
+        if waited.task.needs_agentkit:
+            kept.append((task_id, NO_AGENT.id))
+            continue
         if slots.get(agent_id, 0) < 1 or not scope.permits(waited.task, agents[agent_id]):
             continue
         if waited.task.lane in lanes_of(agents[agent_id]):
@@ -345,9 +361,9 @@ def _mark(
     claims, marked = [], []
     for task_id, agent_id in held.pairs:
         waited = found[task_id]
-        claimed = claimed_task(waited.task, agent_id, owner, now, lease_until)
+        claimed = claimed_task(waited.task, agent_id or None, owner, now, lease_until)
         marked.append(task_row(claimed, waited.turn, waited.arrival))
-        claims.append(Claim(claimed, waited.session, held.agents[agent_id]))
+        claims.append(Claim(claimed, waited.session, held.agents.get(agent_id, NO_AGENT)))
     yield Execute(upsert("tasks", TASK_COLUMNS), marked)
     crash_point("claim.marked")
     yield Execute(_TAKE_SLOTS, _slots_taken(arrivals, held.pairs))
@@ -366,6 +382,8 @@ def _slots_taken(arrivals: Arrivals, pairs: Iterable[Pair]) -> list[tuple[int, i
     taken: Counter[str] = Counter()
     used: dict[str, int] = {}
     for _, agent_id in pairs:
+        if agent_id == NO_AGENT.id:
+            continue
         taken[agent_id] += 1
         used[agent_id] = arrivals.next()
     return [(taken[agent_id], used[agent_id], agent_id) for agent_id in sorted(taken)]

@@ -248,7 +248,7 @@ def _timed_out(facts: TaskFacts, task: Task, failure: Failure, ctx: Context) -> 
     """A message that was under way until the task's deadline is a missed deadline."""
     deadline = run_deadline(task, facts.session.definition.task(task.step_id), ctx.policy)
     if failure.code is FailureCode.OUTCOME_UNKNOWN and ctx.now >= deadline:
-        return Failure(FailureCode.RUN_TIMEOUT, "The agent did not finish before the deadline.")
+        return Failure(FailureCode.RUN_TIMEOUT, "No answer came before the run deadline.")
     return failure
 
 

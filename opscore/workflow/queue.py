@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the dispatcher itself waits for, if anything. Tasks in the scope `open` go on."""
+    """The block of the dispatcher itself, if any. Tasks in the scope `open` go on."""
 
     reason: Reason
     message: str

@@ -96,7 +96,7 @@ class Lane:
         return self.reachable if board.reachable else self.free
 
     def is_served(self, board: Board) -> bool:
-        """Whether the board's tasks of this lane can go now; tool steps need no agent."""
+        """Return whether the board's tasks of this lane can go now; tool steps need no agent."""
         return board.needs_agentkit or self.agents(board).peek() is not None
 
     @property

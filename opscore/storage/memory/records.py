@@ -23,7 +23,7 @@ from opscore.models import (
 from opscore.storage.interface import REVISIONS_KEPT
 from opscore.storage.memory.events import EventLog
 from opscore.storage.memory.lanes import Lanes, Place
-from opscore.storage.memory.listing import NewestFirst
+from opscore.storage.memory.listing import NewestFirst, newest_first
 from opscore.storage.memory.timers import Kind, Timers
 from opscore.storage.ordering import lanes_of, served_name
 
@@ -65,6 +65,12 @@ class Records:
     def task_facts(self, task: Task) -> TaskFacts:
         agent = self.agents.get(task.agent_id) if task.agent_id else None
         return TaskFacts(task, self.sessions[task.session_id], agent)
+
+    def newest_tasks(self, session_id: str | None, cursor: str | None) -> Iterator[Task]:
+        """Return the tasks of a session, or of all, newest first."""
+        if session_id is not None:
+            return iter(newest_first(self.tasks_of(session_id), cursor))
+        return (self.tasks[task_id] for task_id in self.tasks_by_age.before(cursor))
 
     def tasks_of(self, session_id: str) -> tuple[Task, ...]:
         return tuple(self.tasks[task_id] for task_id in self.session_tasks.get(session_id, ()))

@@ -46,7 +46,7 @@ from opscore.storage.matching import agent_matches
 from opscore.storage.memory.auditing import odd_sessions, timed_tasks
 from opscore.storage.memory.checking import check
 from opscore.storage.memory.contents import Contents, count_expired, forget_expired
-from opscore.storage.memory.listing import newest_first, session_matches, task_matches
+from opscore.storage.memory.listing import session_matches, task_matches
 from opscore.storage.memory.pruning import prunable, prune
 from opscore.storage.memory.records import Records
 from opscore.storage.memory.replicas import MemoryReplicas
@@ -291,19 +291,12 @@ class MemoryStorage(MemoryReplicas):
 
     async def tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> Page[Task]:
         with self._lock:
-            tasks = self._newest_tasks(where, cursor)
+            tasks = self._records.newest_tasks(where.session_id, cursor)
             found: Iterator[Task] = (task for task in tasks if task_matches(where, task))
             if where.statuses and cursor is None:
                 statuses = self._records.statuses
                 found = islice(found, sum(statuses[status] for status in where.statuses))
             return page(found, limit, lambda one: time_cursor(one.created_at, one.id))
-
-    def _newest_tasks(self, where: TaskFilter, cursor: str | None) -> Iterator[Task]:
-        if where.session_id is not None:
-            siblings = self._records.tasks_of(where.session_id)
-            return iter(newest_first(siblings, cursor))
-        ids = self._records.tasks_by_age.before(cursor)
-        return (self._records.tasks[task_id] for task_id in ids)
 
     async def lane(self, task: Task, limit: int) -> LaneFacts:
         with self._lock:

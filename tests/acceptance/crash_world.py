@@ -20,7 +20,7 @@ from opscore.simulators.agentkit import SimulatedAgentKit
 from opscore.simulators.running import running
 from opscore.simulators.webhook import send_webhook
 from tests.acceptance.processes import eventually, plain_client
-from tests.load.chaos_record import Ack, Post, Record
+from tests.load.chaos_record import Ack, Post, Record, Work, post_of
 from tests.load.chaos_workflows import CAPABILITIES, WORKFLOWS, definition
 
 API = "/v1/opscore"
@@ -49,6 +49,7 @@ class CrashWorld:
         self.acks: list[Ack] = []
         self.counted: list[str] = []
         self.worked: set[str] = set()
+        self.ledger: list[Work] = []
         self._at_work: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
         self.app = Starlette(routes=[Route("/task", self._take, methods=["POST"])])
@@ -130,11 +131,13 @@ class CrashWorld:
             await self.insist("POST", f"session/{message['opscore_session_id']}/cancel", 404, 409)
             return
         result = {"echo": message["payload"]["task_parameters"]}
-        if self._tasks % 2:
+        reports, fails = self._tasks % 2 == 1, self._tasks % _FAILS_EVERY == 0
+        self.ledger.append(Work(MAIN, task, attempt, succeeded=not fails))
+        if reports:
             await self._report(task, attempt, "active")
             await self._report(task, attempt, "finished", result=result)
         else:
-            await self._tell(task, attempt, result, self._tasks % _FAILS_EVERY == 0)
+            await self._tell(task, attempt, result, fails)
         self.worked.add(message["opscore_session_id"])
 
     async def _report(self, task: str, attempt: int, state: str, **details: Any) -> None:
@@ -224,6 +227,7 @@ class CrashWorld:
             acks=self.acks,
             counted=self.counted,
             posts=[post for post in self._posts if post.session_id not in others],
+            worked=self.ledger,
             sessions=sessions,
             tasks=tasks,
             events=await self.pages("events"),
@@ -236,17 +240,7 @@ class CrashWorld:
         self._posts_seen = self.kit.received.total
         for entry in entries:
             if isinstance(entry.body, dict) and "messageType" in entry.body:
-                self._posts.append(_post(entry.agent_id or "", entry.body))
-
-
-def _post(agent_id: str, body: dict[str, Any]) -> Post:
-    return Post(
-        agent_id,
-        body["messageType"],
-        body["opscore_session_id"],
-        body["opscore_task_id"],
-        body["payload"]["attempt"],
-    )
+                self._posts.append(post_of(entry.agent_id, entry.body))
 
 
 # --- stimuli ------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ class Way:
     """What a life must have or see to come to a crash point.
 
     `most` is the highest passage to die at, `before` where the life before must have died.
+    `new_agentkit` gives AgentKit a name of which no life has learned anything.
     """
 
     stimulus: Stimulus = nothing
@@ -69,6 +70,7 @@ class Way:
     most: int = 1
     slow_agentkit: float = 0
     ends_in_order: bool = False
+    new_agentkit: bool = False
     before: str = ""
 
 
@@ -107,7 +109,7 @@ WAYS: dict[str, Way] = {
     "workflow.checked": Way(save_and_delete),
     "workflow.committed": Way(save_and_delete),
     "workflow.deleted": Way(save_and_delete),
-    "forwarding.learned": Way(),
+    "forwarding.learned": Way(new_agentkit=True),
     "direct.answered": Way(env={"OPSCORE_DISPATCH_MODE": "direct"}),
     "silence.found": Way(env={"OPSCORE_SILENCE_THRESHOLD": "0.05"}),
     "lease.before-renewal": LEASE,
@@ -149,6 +151,7 @@ class Play:
 
     lives: Lives
     world: CrashWorld
+    new_agentkit: str
     draw: random.Random
     deaths: Counter[str] = field(default_factory=Counter)
 
@@ -165,7 +168,8 @@ class Play:
 
     async def _die_at(self, name: str, way: Way) -> None:
         self.world.kit.behaviour.slow = way.slow_agentkit
-        life = await self.lives.begin(f"{name}:{self.draw.randint(1, way.most)}", **way.env)
+        env = way.env | ({"AGENTKIT_API_URL": self.new_agentkit} if way.new_agentkit else {})
+        life = await self.lives.begin(f"{name}:{self.draw.randint(1, way.most)}", **env)
         try:
             async with asyncio.timeout(REACHED_WITHIN):
                 await self._press_on(life, way)
@@ -209,6 +213,8 @@ async def play(url: str, folder: Path) -> AsyncIterator[Play]:
             "OPSCORE_PORT": str(port),
             "OPSCORE_WORKFLOWS_DIR": str(templates),
             "OPSCORE_LOG_LEVEL": "WARNING",
+            # An agent that the service's deaths kept from reporting is soon tried again.
+            "OPSCORE_PROBE_INTERVAL": "1",
             "AGENTKIT_API_URL": f"http://127.0.0.1:{kit_port}",
         }
         async with (
@@ -219,7 +225,7 @@ async def play(url: str, folder: Path) -> AsyncIterator[Play]:
             await eventually(world.announce, bool)
             await world.save_workflows()
             await first.killed()
-            yield Play(given, world, random.Random(SEED))
+            yield Play(given, world, f"http://localhost:{kit_port}", random.Random(SEED))
 
 
 @pytest.mark.timeout(TIME_LIMIT)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import settings
 
 from tests.compiled_code import compiled_code_kept
 from tests.storages import KINDS, Opener, opener
@@ -18,6 +19,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long one example takes says more of the machine than of the code.
+    settings.register_profile("opscore", parent=settings(), deadline=None)
+    settings.load_profile("opscore")
     config.addinivalue_line("markers", "storages(*kinds): run on these storages, not on all")
     if not hasattr(config, "workerinput"):
         config.add_cleanup(_compiled.close)

@@ -14,6 +14,7 @@ from opscore.models import (
     Answered,
     Change,
     Delivery,
+    DispatchMode,
     EntryKind,
     Failure,
     FailureCode,
@@ -281,6 +282,28 @@ def test_direct_message_of_unknown_fate_leaves_the_attempt_open() -> None:
 @pytest.mark.parametrize("code", [FailureCode.UNREACHABLE, FailureCode.UPSTREAM_ERROR])
 def test_failure_that_is_an_answer_or_was_never_sent_leaves_nothing_open(code: FailureCode) -> None:
     change = outcome(dispatched(), Failure(code, "no"))
+    assert all(not one.open_entries for one in change.agents)
+
+
+@pytest.mark.fault("F121")
+@pytest.mark.parametrize("via", [Delivery.AGENTKIT, Delivery.DIRECT])
+@pytest.mark.parametrize("status", [408, 500, 502, 504])
+def test_gateway_error_leaves_the_attempt_open_and_holds_agents_without_ids(
+    status: int, via: Delivery
+) -> None:
+    """The agent may have the message: its late report must not end the next task."""
+    failed = Failure(FailureCode.UPSTREAM_ERROR, "no", status=status)
+    for names_tasks in (False, None, True):
+        facts = task_facts(dispatched(via=via), agent=agent(names_tasks=names_tasks))
+        ctx = context(0, mode=DispatchMode.AGENTKIT, forwards=Forwards.PROVED)
+        change = on_outcome(facts, 1, OWNER, via, failed, ctx)
+        assert [one.kind for one in left(change)] == [EntryKind.UNSETTLED]
+        assert [one.holds for one in left(change)] == [names_tasks is False]
+
+
+@pytest.mark.parametrize("status", [404, 405, 503])
+def test_refusal_by_the_receiver_leaves_nothing_open(status: int) -> None:
+    change = outcome(dispatched(), Failure(FailureCode.UPSTREAM_ERROR, "no", status=status))
     assert all(not one.open_entries for one in change.agents)
 
 

@@ -15,6 +15,7 @@ from opscore.models import (
     Delivery,
     EntryKind,
     EventType,
+    Failure,
     FailureCode,
     HoldReason,
     MessageType,
@@ -36,6 +37,20 @@ WITHOUT_OUTCOME = frozenset(
     }
 )
 """Failures that say nothing of the agent's work: it may go on, and be reported later."""
+
+_PERHAPS_NOT_SENT = frozenset(
+    {FailureCode.LEASE_LOST, FailureCode.OUTCOME_UNKNOWN, FailureCode.UPSTREAM_ERROR}
+)
+_GATEWAY_STATUSES = frozenset({408, 500, 502, 504})
+"""A gateway, AgentKit included, may answer so although the agent has the message."""
+
+
+def leaves_outcome_open(failure: Failure) -> bool:
+    """Return whether the agent may be at work although the attempt failed."""
+    is_of_gateway = (
+        failure.code is FailureCode.UPSTREAM_ERROR and failure.status in _GATEWAY_STATUSES
+    )
+    return is_of_gateway or failure.code in WITHOUT_OUTCOME
 
 
 # --- opening ----------------------------------------------------------------------------------
@@ -126,8 +141,9 @@ def _holds(task: Task, agent: Agent, code: FailureCode | None) -> bool:
 
     An attempt that perhaps was never sent holds only an agent that is known to name no tasks.
     """
-    is_known_to_be_sent = task.active_at is not None or task.via is Delivery.DIRECT
-    if code in (FailureCode.LEASE_LOST, FailureCode.OUTCOME_UNKNOWN) and not is_known_to_be_sent:
+    is_direct = task.via is Delivery.DIRECT and code is not FailureCode.UPSTREAM_ERROR
+    is_known_to_be_sent = task.active_at is not None or is_direct
+    if code in _PERHAPS_NOT_SENT and not is_known_to_be_sent:
         return agent.names_tasks is False
     return agent.names_tasks is not True
 

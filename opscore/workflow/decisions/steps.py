@@ -25,8 +25,8 @@ from opscore.models import (
 from opscore.workflow.decisions.draft import Draft
 from opscore.workflow.decisions.new_tasks import new_task, queue_bytes, resolved_parameters
 from opscore.workflow.decisions.open_entries import (
-    WITHOUT_OUTCOME,
     leave_unsettled,
+    leaves_outcome_open,
     take_back,
     tell_to_stop,
 )
@@ -206,7 +206,7 @@ def handle_task_failure(
 
 
 def _leave_unsettled(draft: Draft, task: Task, failure: Failure) -> None:
-    if task.status.in_flight and failure.code in WITHOUT_OUTCOME:
+    if task.status.in_flight and leaves_outcome_open(failure):
         leave_unsettled(draft, task, failure.code)
 
 

@@ -68,6 +68,7 @@ class ImportRules:
         self._sessions: dict[str, _Steps] = {}
         self._steps: dict[int, tuple[WorkflowDefinition, _Steps]] = {}
         self._revisions: dict[str, int] = {}
+        self._successors: dict[str, str] = {}
         self._last_event = 0
         self._event = 0
 
@@ -81,6 +82,7 @@ class ImportRules:
                 self._check_revision(record)
             case KeptAgent(agent):
                 self._check_new("agent", agent.id)
+                self._check_successor(agent)
                 _check_agent(agent)
             case WorkflowSession():
                 self._check_new("session", record.id)
@@ -114,6 +116,23 @@ class ImportRules:
         if saved.revision <= self._revisions.get(saved.id, 0):
             raise ValueError("the revisions of a workflow must rise from 1")
         self._revisions[saved.id] = saved.revision
+
+    def _check_successor(self, agent: Agent) -> None:
+        if agent.replaced_by is None:
+            return
+        newest = self._newest_id(agent.replaced_by)
+        if newest == agent.id:
+            raise ValueError("agents replace each other in a circle")
+        self._successors[agent.id] = newest
+
+    def _newest_id(self, agent_id: str) -> str:
+        """Return the end of the chain of successors; each step of it then leads there at once."""
+        passed = []
+        while agent_id in self._successors:
+            passed.append(agent_id)
+            agent_id = self._successors[agent_id]
+        self._successors.update(dict.fromkeys(passed, agent_id))
+        return agent_id
 
     def _check_task(self, kept: KeptTask) -> None:
         task = kept.task

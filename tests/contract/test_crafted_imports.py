@@ -78,6 +78,10 @@ def step(task_id: str, following: str | None) -> dict[str, Any]:
     return {"task_id": task_id, "next_task_id": following}
 
 
+def replace_itself(record: Any) -> None:
+    record["agent"]["replaced_by"] = record["agent"]["id"]
+
+
 CYCLE = [step("one", "two"), step("two", "one")]
 
 CRAFTED: dict[str, tuple[str, Edit, str]] = {
@@ -96,6 +100,7 @@ CRAFTED: dict[str, tuple[str, Edit, str]] = {
         put("tasks", 0, "priority", to="5"),
         "does not write",
     ),
+    "circle of successors": ("agent", replace_itself, "in a circle"),
     "agent id": ("agent", put("agent", "id", to="a\x1b[31m"), "id: It must begin"),
     "agent name": ("agent", put("agent", "name", to=""), "agent_name: It must not be empty"),
     "concurrency": ("agent", put("agent", "concurrency", to=-1), "at least"),

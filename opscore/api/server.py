@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.lifespan.on import LifespanOn
 
 from opscore.api.core import Core
 from opscore.api.http_server.open_files import limit_accept_errors
@@ -61,6 +62,13 @@ class Server(uvicorn.Server):
             if self._starting is None or not self.should_exit:
                 raise
             self._starting.uncancel()
+            await self._end_application()
+
+    async def _end_application(self) -> None:
+        """Shut the application down if it had started before the server had."""
+        lifespan = self.lifespan
+        if isinstance(lifespan, LifespanOn) and lifespan.startup_event.is_set():
+            await lifespan.shutdown()
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self.started:

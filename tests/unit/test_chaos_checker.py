@@ -115,6 +115,12 @@ def told() -> Story:
     return story
 
 
+def test_tool_step_that_is_sent_in_the_name_of_any_agent_is_no_violation() -> None:
+    story = told()
+    story.record.received.append(Post("a2", "tool_invocation", "s2", "s2-one", 1))
+    assert violations(story.record) == []
+
+
 def test_a_sound_record_has_no_violations() -> None:
     assert violations(told().record) == []
 
@@ -295,6 +301,10 @@ TAMPERED: dict[str, tuple[Callable[[Story], object], str]] = {
     "a message of an attempt to come": (
         lambda story: story.record.posts.append(Post("a1", "workflow_task", "s1", "s1-two", 2)),
         "For the agent a1 attempt 2 of the task s1-two was sent, which is not stored",
+    ),
+    "a message of a tool's attempt to come": (
+        lambda story: story.record.posts.append(Post("a2", "tool_invocation", "s2", "s2-one", 2)),
+        "attempt 2 of the task s2-one was sent, which is not stored",
     ),
     "a message to another agent": (
         lambda story: story.record.received.append(Post("a2", "task_cancel", "s1", "s1-two", 1)),

@@ -42,7 +42,7 @@ class Delivery(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EarlyReports:
-    """What an agent reported without an id before its attempt was accepted.
+    """Reports that an agent sent without an id before its attempt was accepted.
 
     The acceptance decides what becomes of it: `state` and `details` are those of the report
     that ends the work, if one came.
@@ -120,7 +120,7 @@ class Task:
 
     @property
     def needs_agentkit(self) -> bool:
-        """Whether only AgentKit can do the task: it calls the tools."""
+        """Return whether only AgentKit can do the task: it calls the tools."""
         return self.message_type is MessageType.TOOL_INVOCATION
 
     @property

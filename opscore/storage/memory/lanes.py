@@ -24,7 +24,7 @@ Head = tuple[datetime, TaskEntry, LevelKey]
 _COUNTED_TO = 10_000
 _COMPACT_ABOVE = 64
 
-# Whether the tasks need AgentKit, and whether the agents must have an endpoint.
+# Two flags: the tasks need AgentKit, and the agents must have an endpoint.
 _BOARDS: dict[ClaimScope, tuple[tuple[bool, bool], ...]] = {
     ClaimScope.ALL: ((False, False), (True, False)),
     ClaimScope.WITHOUT_TOOLS: ((False, False),),
@@ -331,7 +331,7 @@ def _level_key(task: Task) -> LevelKey:
 
 
 def _terms(agent: Agent) -> tuple[tuple[str, ...], bool]:
-    """What decides which tasks the agent may have."""
+    """Return the facts that decide which tasks the agent may have."""
     return lanes_of(agent), agent.contact_endpoint is not None
 
 
